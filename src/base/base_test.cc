@@ -442,7 +442,7 @@ TEST(PatientOutput, NeverWaitsForItsReader) {
     reader.join();
     // Told in one piece or in several: the writer may have come in between.
     int64_t left_out = 0;
-    const std::string_view told = " lines were left out here)\n";
+    const std::string_view told = " left out here)\n";
     for (size_t at = 0; (at = read.find(told, at)) != read.npos; at += told.size()) {
       const size_t begin = read.rfind('(', at) + 1;
       left_out += std::stoll(read.substr(begin, at - begin));

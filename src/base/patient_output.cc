@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/threads.h"
 
 namespace ferry {
@@ -54,7 +55,8 @@ void PatientOutput::State::run() {
     if (pending.empty()) return;
     std::string text = std::move(pending);
     pending.clear();
-    if (left_out > 0) text += fmt::format("({} lines were left out here)\n", left_out);
+    if (left_out > 0)
+      text += fmt::format("({} left out here)\n", counted(left_out, "line was", "lines were"));
     left_out = 0;
     writing = true;
     lock.unlock();

@@ -1,5 +1,7 @@
 #include "base/python_json.h"
 
+#include <fmt/core.h>
+
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <system_error>

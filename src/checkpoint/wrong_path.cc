@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/counted.h"
 #include "base/file.h"
 #include "base/shell.h"
 #include "base/stand_in.h"
@@ -225,8 +226,8 @@ std::string describe_folder(const std::string& path) {
   if (const std::string part = describe_part(path); !part.empty()) return part;
   for (const std::string& hub : {path, join_path(path, "hub")})
     if (const auto models = folders_in(hub, "models--"); !models.empty())
-      return fmt::format("is the hub's cache of {} models; {} {}",
-                         models.size(),
+      return fmt::format("is the hub's cache of {}; {} {}",
+                         counted(models.size(), "model"),
                          models[0],
                          describe_cache(models[0]));
   if (const auto steps = folders_in(path, "step-"); !steps.empty())

@@ -34,7 +34,7 @@ TEST(WrongPath, TheHubsCacheLeadsToItsSnapshot) {
   const std::string cache = hub_cache("hub", second + "\n", 3);
   const std::string snapshot = cache + "/snapshots/" + second;
   EXPECT_TRUE(says(cache, {"hub's cache", snapshot}));
-  EXPECT_TRUE(says(parent_folder(cache), {"hub's cache of 1 models", snapshot}));
+  EXPECT_TRUE(says(parent_folder(cache), {"hub's cache of 1 model;", snapshot}));
   // HF_HOME has the cache below "hub".
   const std::string home = fresh_folder("home");
   ASSERT_TRUE(rename_path(parent_folder(cache), home + "/hub"));

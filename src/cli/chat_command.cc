@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/counted.h"
 #include "base/json.h"
 #include "base/terminal.h"
 #include "checkpoint/model_chat.h"
@@ -177,10 +178,11 @@ class Chat {
 
   std::string summary(size_t prompt, size_t tokens, double begin, double first) const {
     std::string line = g_interrupted != 0 ? "stopped; " : "";
-    line += fmt::format("{} tokens of prompt, {} of them known", prompt, known_);
+    line += fmt::format("{} of prompt, {} of them known", counted(prompt, "token"), known_);
     if (tokens == 0) return line;
     const double end = system_clock().monotonic_s();
-    line += fmt::format("; first token after {:.2f} s, {} tokens", first - begin, tokens);
+    line +=
+        fmt::format("; first token after {:.2f} s, {}", first - begin, counted(tokens, "token"));
     if (tokens > 1)
       line += fmt::format(", {:.1f} a second", static_cast<double>(tokens - 1) / (end - first));
     return line;

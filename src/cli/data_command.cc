@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/counted.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -143,19 +144,18 @@ Result<void> prepare(PrepareArgs& args) {
   const double seconds = system_clock().monotonic_s() - start_s;
   const uint64_t bytes = m.train.bytes() + m.held_out.bytes();
   const uint64_t tokens = m.train.tokens() + m.held_out.tokens();
-  fmt::print("{}: {} training documents, {} tokens; held out {} documents, {}\n",
+  fmt::print("{}: {}, {} tokens; held out {}, {}\n",
              args.options.out,
-             m.train.documents(),
+             counted(m.train.documents(), "training document"),
              format_count(static_cast<double>(m.train.tokens())),
-             m.held_out.documents(),
+             counted(m.held_out.documents(), "document"),
              format_bytes(static_cast<double>(m.held_out.bytes())));
   if (m.held_out.bytes() < args.options.held_out_bytes)
     fmt::print(
         "held out is less than the {} bytes asked for: at most a tenth of the text is held out, "
-        "and {} documents "
-        "that stand in the training text as well were left out\n",
+        "and {} left out because the training text has it as well\n",
         args.options.held_out_bytes,
-        m.near_duplicates);
+        counted(m.near_duplicates, "document was", "documents were"));
   return print_json(
       {{"command", "data prepare"},
        {"out", args.options.out},
@@ -292,10 +292,10 @@ Result<void> inspect(const InspectArgs& args) {
              m.eos,
              m.split);
   for (const data::InputInfo& input : m.inputs)
-    fmt::print("  from {} ({}, {} documents)\n",
+    fmt::print("  from {} ({}, {})\n",
                input.path,
                format_bytes(static_cast<double>(input.file_bytes)),
-               input.documents);
+               counted(input.documents, "document"));
   show_documents(*dataset, dataset->train(), "training", args.documents);
   show_documents(*dataset, dataset->held_out(), "held-out", args.documents);
   return print_json({{"command", "data inspect"},

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/counted.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/command.h"
@@ -64,7 +65,7 @@ Result<void> make(const Arguments& args) {
     ++made;
   }
   TRY(write_file_atomic(args.out, lines));
-  fmt::print("{}: {} tasks\n", args.out, args.count);
+  fmt::print("{}: {}\n", args.out, counted(args.count, "task"));
   return {};
 }
 

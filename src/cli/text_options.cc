@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/counted.h"
 #include "cli/command.h"
 
 namespace ferry::cli {
@@ -42,12 +43,12 @@ void tell_damage(const std::string& path, const data::Damage& damage) {
   if (damage.skipped > kTold)
     tell(fmt::format("ferry: note: {}: {} lines were left out in all", path, damage.skipped));
   if (damage.ill_formed > 0)
-    tell(
-        fmt::format("ferry: note: {}: {} bytes are not UTF-8 (the first in line {}); they are "
-                    "kept as they are, --skip-bad N leaves such lines out",
-                    path,
-                    damage.ill_formed,
-                    damage.ill_formed_line));
+    tell(fmt::format(
+        "ferry: note: {}: {} not UTF-8 (the first in line {}), and kept as in the file; "
+        "--skip-bad N leaves such lines out",
+        path,
+        counted(damage.ill_formed, "byte is", "bytes are"),
+        damage.ill_formed_line));
 }
 
 }  // namespace ferry::cli

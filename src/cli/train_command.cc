@@ -19,6 +19,7 @@
 #include "base/alive.h"
 #include "base/child_process.h"
 #include "base/clock.h"
+#include "base/counted.h"
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/flight_record.h"
@@ -393,11 +394,11 @@ Result<void> check_ranks(const Settings& settings, int ranks) {
   if (micro_batches < ranks)
     return fail(
         Code::kInvalidInput,
-        "launch -n {}: a step has {} micro-batches (train.tokens_per_step {} / "
+        "launch -n {}: a step has {} (train.tokens_per_step {} / "
         "train.micro_batch_tokens {}), and each rank needs one: give -n {} at most, or lower "
         "train.micro_batch_tokens",
         ranks,
-        micro_batches,
+        counted(micro_batches, "micro-batch", "micro-batches"),
         t.tokens_per_step,
         t.micro_batch_tokens,
         micro_batches);

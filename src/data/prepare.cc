@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/check.h"
+#include "base/counted.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/input_file.h"
@@ -750,13 +751,12 @@ Result<Plan> make_plan(const PrepareOptions& options) {
   m.duplicates = s.duplicates;
   const uint64_t taken = s.documents - s.duplicates;
   if (taken <= s.held_out.size())
-    return fail(
-        Code::kInvalidInput,
-        "{}: {} documents in {} bytes of text leave nothing to train on; give more text, a finer "
-        "--split, or --held-out-bytes 0",
-        options.inputs.front(),
-        taken,
-        s.bytes);
+    return fail(Code::kInvalidInput,
+                "{}: {} in {} bytes of text: nothing is left to train on; give more text, a finer "
+                "--split, or --held-out-bytes 0",
+                options.inputs.front(),
+                counted(taken, "document"),
+                s.bytes);
   if (options.held_out_bytes > 0 && s.held_out.empty())
     return fail(
         Code::kInvalidInput,

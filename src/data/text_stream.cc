@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/counted.h"
 #include "text/utf8.h"
 
 namespace ferry::data {
@@ -107,8 +108,9 @@ Result<void> BadLines::add(Code code,
   std::string more = hint_.empty() ? "" : "; " + hint_;
   if (among_good && !line_hint_.empty()) more += (more.empty() ? "; " : ", ") + line_hint_;
   if (allowed_ > 0)
-    more = fmt::format("; {} bad lines before it were left out, and no more may be",
-                       before_ + damage_.skipped);
+    more = fmt::format(
+        "; {} left out, and no more may be",
+        counted(before_ + damage_.skipped, "bad line before it was", "bad lines before it were"));
   return fail(
       code, "{}: line {} (byte {} of the text): {}; {}{}", path_, line, offset, why, advice, more);
 }

@@ -380,7 +380,7 @@ TEST(TextStream, RareDamageIsKeptAndCounted) {
   // Left out instead, by lines.
   EXPECT_EQ(told(text, "a", {.skip_bad = 3}), page + "\n" + page + "\n");
   EXPECT_TRUE(refused(told(text, "a", {.skip_bad = 1}), "line 4"));
-  EXPECT_TRUE(refused(told(text, "a", {.skip_bad = 1}), "1 bad lines before it"));
+  EXPECT_TRUE(refused(told(text, "a", {.skip_bad = 1}), "1 bad line before it was left out"));
 }
 
 TEST(TextStream, CharactersAcrossBlocksAreWhole) {

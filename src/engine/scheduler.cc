@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/counted.h"
 #include "models/kv_cache.h"
 
 namespace ferry::engine {
@@ -70,9 +71,9 @@ Result<std::vector<RequestId>> Scheduler::submit(std::vector<Asked> together) {
   if (std::ssize(waiting_) + std::ssize(together) > most ||
       (!waiting_.empty() && waiting_tokens_ + tokens > limits_.waiting_tokens))
     return fail(Code::kExhausted,
-                "too busy: {} requests with {} tokens are waiting; try again later",
-                waiting_.size(),
-                waiting_tokens_);
+                "too busy: {} with {} waiting; try again later",
+                counted(waiting_.size(), "request"),
+                counted(waiting_tokens_, "token"));
   waiting_tokens_ += tokens;
   std::vector<RequestId> ids;
   for (Asked& asked : together) {

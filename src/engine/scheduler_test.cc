@@ -87,7 +87,7 @@ TEST(Scheduler, RefusesWhatCannotBeAnswered) {
   refused(counting(250), 7, Code::kInvalidInput, "room for 256");
   refused(counting(257), 0, Code::kInvalidInput, "room for 256");
   ASSERT_TRUE(s.submit(counting(200), 5, ""));
-  refused(counting(60), 5, Code::kExhausted, "200 tokens are waiting");
+  refused(counting(60), 5, Code::kExhausted, "200 tokens waiting");
   ASSERT_TRUE(s.submit(counting(10), 5, ""));
   refused(counting(1), 5, Code::kExhausted, "2 requests");
   EXPECT_TRUE(s.cancel(1));

@@ -8,6 +8,7 @@
 #include "base/calendar.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/counted.h"
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -457,8 +458,8 @@ Result<void> Run::announce() {
         rl_.mismatch_max));
   if (adapter_) say(describe(*adapter_));
   if (state_.step >= settings_.train.steps)
-    say(fmt::format("done       {} steps are made, and train.steps is {}: nothing is left to learn",
-                    state_.step,
+    say(fmt::format("done       {} made, and train.steps is {}: nothing is left to learn",
+                    counted(state_.step, "step is", "steps are"),
                     settings_.train.steps));
   return {};
 }

@@ -8,6 +8,7 @@
 
 #include "base/alive.h"
 #include "base/clock.h"
+#include "base/counted.h"
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/math.h"
@@ -408,8 +409,8 @@ Result<void> Run::take_reference() {
       say(fmt::format("note       {}; the reference is computed anew", known.error().message));
     std::vector<float> log_probs = known ? *std::move(known) : std::vector<float>();
     const int64_t there = std::ssize(log_probs) / 2;
-    say(fmt::format("reference  {} pairs are scored by the model that the run begins with{}",
-                    pairs - there,
+    say(fmt::format("reference  {} scored by the model that the run begins with{}",
+                    counted(pairs - there, "pair is", "pairs are"),
                     there > 0 ? fmt::format("; {} were before", there) : std::string()));
     LiveLine line(output_, Terminal::of(options_.out));
     const OpsAlive alive;
@@ -459,9 +460,9 @@ Result<void> Run::announce() {
                   settings_.train.compute));
   if (adapter_) say(describe(*adapter_));
   if (ranks() != nullptr)
-    say(fmt::format("ranks      {} processes, {} threads each; {} micro-batches a step among them",
+    say(fmt::format("ranks      {} processes, {} each; {} micro-batches a step among them",
                     place().ranks,
-                    cpu_pool().threads(),
+                    counted(cpu_pool().threads(), "thread"),
                     micro_batches()));
   if (const std::string fields = models::differs_in_transformers(model_->config_json("float32"));
       !fields.empty())
@@ -470,8 +471,8 @@ Result<void> Run::announce() {
                     "Ferry computes this one (docs/directories.md)",
                     fields));
   if (state_.step >= settings_.train.steps)
-    say(fmt::format("done       {} steps are made, and train.steps is {}: nothing is left to train",
-                    state_.step,
+    say(fmt::format("done       {} made, and train.steps is {}: nothing is left to train",
+                    counted(state_.step, "step is", "steps are"),
                     settings_.train.steps));
   return check_still_fits(estimate_,
                           settings_,
@@ -483,17 +484,16 @@ Result<void> Run::announce() {
 
 std::string Run::data_line() const {
   if (preferences_)
-    return fmt::format(
-        "pairs      {} to learn from, {} held out; {} a step, {:.3g} epochs in {} steps",
-        preferences_->pairs().size(),
-        preferences_->held_out().size(),
-        settings_.dpo.pairs_per_step,
-        static_cast<double>(settings_.train.steps * settings_.dpo.pairs_per_step) /
-            static_cast<double>(preferences_->pairs().size()),
-        settings_.train.steps);
-  return fmt::format("data       {} tokens in {} documents, {} of text",
+    return fmt::format("pairs      {} to learn from, {} held out; {} a step, {:.3g} epochs in {}",
+                       preferences_->pairs().size(),
+                       preferences_->held_out().size(),
+                       settings_.dpo.pairs_per_step,
+                       static_cast<double>(settings_.train.steps * settings_.dpo.pairs_per_step) /
+                           static_cast<double>(preferences_->pairs().size()),
+                       counted(settings_.train.steps, "step"));
+  return fmt::format("data       {} tokens in {}, {} of text",
                      format_count(static_cast<double>(dataset_->train().tokens())),
-                     dataset_->train().size(),
+                     counted(dataset_->train().size(), "document"),
                      format_bytes(static_cast<double>(dataset_->train().bytes())));
 }
 

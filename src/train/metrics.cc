@@ -7,6 +7,7 @@
 
 #include "base/alive.h"
 #include "base/check.h"
+#include "base/counted.h"
 #include "base/json.h"
 
 namespace ferry {
@@ -279,7 +280,11 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
       TRY_ASSIGN(const std::string earlier, read_if_there(aside));
       TRY(write_file_atomic(aside, earlier + kept.unreadable));
       notes.push_back(fmt::format(
-          "{}: {} lines that are no records are in {} now", path, kept.unreadable_lines, aside));
+          "{}: {} in {} now",
+          path,
+          counted(
+              kept.unreadable_lines, "line that is no record is", "lines that are no records are"),
+          aside));
     }
     TRY(write_file_atomic(path, kept.text));
   }

@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/ordered_json.h"
@@ -235,19 +236,18 @@ std::vector<std::string> doubts_of(std::span<const PreferencePair> pairs,
     }
     if (!held) learnt = std::move(seen);
     if (twice.count > 0)
-      doubts.push_back(
-          fmt::format("{}: {} pairs are there again, the first in line {}, after line {}",
-                      in,
-                      twice.count,
-                      twice.line,
-                      twice.other));
+      doubts.push_back(fmt::format("{}: {} there again, the first in line {}, after line {}",
+                                   in,
+                                   counted(twice.count, "pair is", "pairs are"),
+                                   twice.line,
+                                   twice.other));
     if (against.count > 0)
-      doubts.push_back(fmt::format(
-          "{}: {} pairs prefer what others reject, the first in line {}, against line {}",
-          in,
-          against.count,
-          against.line,
-          against.other));
+      doubts.push_back(
+          fmt::format("{}: {} what others reject, the first in line {}, against line {}",
+                      in,
+                      counted(against.count, "pair prefers", "pairs prefer"),
+                      against.line,
+                      against.other));
     if (known.count > 0)
       doubts.push_back(fmt::format(
           "{}: {} of the pairs held out are learnt from, the first in line {}, as line {} of {}",
@@ -315,8 +315,8 @@ Result<PreferencePairs> parse_preference_pairs(std::string_view text,
                 path,
                 all.left_out.empty()
                     ? std::string()
-                    : fmt::format("; {} lines are left out (dpo.skip_bad), the first: {}",
-                                  all.left_out.size(),
+                    : fmt::format("; {} left out (dpo.skip_bad), the first: {}",
+                                  counted(all.left_out.size(), "line is", "lines are"),
                                   all.left_out.front()));
   return all;
 }

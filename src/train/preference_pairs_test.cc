@@ -154,7 +154,7 @@ TEST_F(Pairs, SomeBadLinesMayBeLeftOut) {
   EXPECT_NE(one.error().message.find("dpo.skip_bad"), std::string::npos) << one.error().message;
   const auto none = read("{}\n", {.directory = "model", .tokens_max = 40, .bad_max = 1});
   ASSERT_FALSE(none);
-  EXPECT_NE(none.error().message.find("1 lines are left out (dpo.skip_bad), the first: "),
+  EXPECT_NE(none.error().message.find("1 line is left out (dpo.skip_bad), the first: "),
             std::string::npos)
       << none.error().message;
 }
@@ -177,9 +177,9 @@ TEST_F(Pairs, ThatAreRepeatedOrContradictAreTold) {
             Doubts{"learn: 2 pairs are there again, the first in line 4, after line 2"});
   EXPECT_EQ(
       doubts(good + third + turned, pair(kUser, other, kGood)),
-      Doubts{"learn: 1 pairs prefer what others reject, the first in line 3, against line 1"});
+      Doubts{"learn: 1 pair prefers what others reject, the first in line 3, against line 1"});
   EXPECT_EQ(doubts(third + good, "\n" + turned + turned),
-            (Doubts{"held: 1 pairs are there again, the first in line 3, after line 2",
+            (Doubts{"held: 1 pair is there again, the first in line 3, after line 2",
                     "held: 2 of the pairs held out are learnt from, the first in line 2, as line 2 "
                     "of learn"}));
 }

@@ -46,12 +46,13 @@ std::string older_whole(const CheckpointList& list) {
 /// Step folders that cannot be used are a run's all the same, whose files may come back.
 Result<void> check_ignored(const std::string& folder, const CheckpointList& list) {
   if (list.complete.empty() && !list.ignored.empty())
-    return fail(Code::kCorrupt,
-                "{}: none of its {} checkpoints can be gone on from ({}); restore what is missing "
-                "or harmed and go on by --resume, or begin anew in another checkpoint.dir",
-                folder,
-                list.ignored.size(),
-                list.ignored.back().why);
+    return fail(
+        Code::kCorrupt,
+        "{}: none of its checkpoints ({}) can be gone on from ({}); restore what is missing "
+        "or harmed and go on by --resume, or begin anew in another checkpoint.dir",
+        folder,
+        list.ignored.size(),
+        list.ignored.back().why);
   // Those that are older will not be written again.
   for (const IgnoredCheckpoint& i : list.ignored)
     if (i.step > list.complete.back().step)

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/file.h"
 #include "base/json_fields.h"
 #include "base/system.h"
@@ -283,7 +284,8 @@ std::vector<std::string> lines_of(const RunView& view, int64_t now_ms, int colum
         *view.newest_checkpoint,
         m.steps.empty() || m.steps.back().step <= *view.newest_checkpoint
             ? ""
-            : fmt::format(", {} steps ago", m.steps.back().step - *view.newest_checkpoint)));
+            : fmt::format(", {} ago",
+                          counted(m.steps.back().step - *view.newest_checkpoint, "step"))));
   else
     lines.emplace_back("checkpoint none yet");
   // What holds while somebody is at it.
