@@ -365,6 +365,64 @@ TEST_F(GenerateE2e, ALinesMessagesKeepTheirOrder) {
   EXPECT_EQ(answers("chatted").size(), 1u);
 }
 
+/// From the model that was trained to its codes, each says what it was made from, and is judged against it.
+TEST_F(GenerateE2e, AConvertedModelSaysWhatItWasMadeFrom) {
+  const std::string source = path("run") + "/step-00000004";
+  ran({"keygen", path("made.key")});
+  ran({"passport", source, "--key", path("made.key")});
+  ran({"verify", source});
+  const Json trained = Json::parse(read(source + "/passport.json"));
+  const auto to = [&](const std::string& kind, const std::string& from, const std::string& name) {
+    ran({"convert", from, "--to", kind, "--out", path(name)});
+    ran({"passport", path(name)});
+    return Json::parse(read(path(name) + "/passport.json"))["statement"]["made_from"];
+  };
+  const Json f32 = to("f32", source, "made f32"), int8 = to("int8", source, "made int8"),
+             int4 = to("int4", path("made f32"), "made int4");
+  EXPECT_EQ(int8["to"], "int8");
+  EXPECT_EQ(int8["source"], "directory");
+  EXPECT_EQ(int8["passport"], trained["root"]);
+  EXPECT_EQ(int8["signed_by"], trained["signature"]["public_key"]);
+  EXPECT_EQ(int8["verified"], true);
+  EXPECT_EQ(int8["weights"], f32["weights"]);
+  EXPECT_NE(int4["weights"], f32["weights"]);
+  EXPECT_EQ(int4["verified"], false);
+  EXPECT_FALSE(int4.contains("signed_by"));
+  const auto judged = [&](const std::string& name, const std::string& by) {
+    const std::string said =
+        ran({"verify", path(name), "--source", by, "--quick", "--no-remember", "--json"});
+    EXPECT_NE(said.find("made from  " + name.substr(5)), std::string::npos) << said;
+    return Json::parse(said.substr(said.rfind("{\"verdict\"")))["source"]["worst"].get<double>();
+  };
+  EXPECT_EQ(judged("made f32", source), 0);
+  for (const double worst : {judged("made int8", source), judged("made int4", path("made f32"))}) {
+    EXPECT_GT(worst, 0.3);
+    EXPECT_LE(worst, 1);
+  }
+  refused(
+      2,
+      {"verify", path("made int4"), "--source", source},
+      {"was made from the weights " + int4["weights"].get<std::string>(), "give its own source"});
+  // Other codes, and a passport that is right for them.
+  fs::copy(path("made int8"), path("swapped"), fs::copy_options::recursive);
+  const std::string weights = path("swapped") + "/quant_model_weights.safetensors";
+  std::string bytes = read(weights);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  const Json tensors = Json::parse(bytes.substr(8, header));
+  const std::string name = "model.layers.0.self_attn.o_proj.weight";
+  const auto begin = 8 + header + tensors[name]["data_offsets"][0].get<uint64_t>();
+  for (int i = 0; i < 64; ++i) bytes[begin + static_cast<size_t>(i)] = static_cast<char>(i);
+  write(weights, bytes);
+  for (const char* const no_longer : {"checksums.json", "passport.json"})
+    fs::remove(path("swapped") + "/" + no_longer);
+  ran({"passport", path("swapped")});
+  ran({"verify", path("swapped"), "--quick", "--no-remember"});
+  refused(1,
+          {"verify", path("swapped"), "--source", source, "--quick", "--no-remember"},
+          {name, "times as far from that of " + source, "it was not made of it"});
+}
+
 TEST_F(GenerateE2e, AnAnswerSaysWhyItEnded) {
   const auto finish = [&](const Strings& more) {
     Strings args = {

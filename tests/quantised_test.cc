@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/quant_description.h"
+#include "checkpoint/weight_distance.h"
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
@@ -274,6 +275,48 @@ TEST_F(Quantised, CodesStandForNumbersNearTheSources) {
           EXPECT_LE(worst, bound) << w.name << " row " << row / columns;
         }
     }
+  }
+}
+
+/// What `ferry verify --source` judges by.
+TEST_F(Quantised, NumbersAreAsNearTheSourcesAsTheirFormatSays) {
+  ModelDir from = source();
+  const auto plan = make(std::nullopt), wide = make(DType::kF32);
+  const auto distance = [&](ModelDir& of) {
+    int64_t tensors = 0;
+    const auto d = distance_of_weights(of, from, plan->weights(), [&] { ++tensors; });
+    if (!d) throw std::runtime_error(d.error().message);
+    EXPECT_GT(tensors, 20);
+    EXPECT_EQ(d->numbers, plan->parameters_total());
+    return *d;
+  };
+  const WeightDistance none = distance(from);
+  EXPECT_EQ(none.worst, 0);
+  EXPECT_EQ(none.tensor, "");
+  for (const WeightCodes codes : kBoth) {
+    ModelDir dir = converted(from, codes);
+    const WeightDistance d = distance(dir);
+    EXPECT_LE(d.worst, 1) << to_string(codes) << ", " << d.tensor;
+    EXPECT_GT(d.worst, 0.3) << to_string(codes);
+  }
+  // One number of many: as bf16, which must be the very one, and, changed before that, as codes.
+  ASSERT_TRUE(load_weights(from, cpu_device(), wide->weights(), {}));
+  Weight* const w = *std::find_if(wide->weights().begin(),
+                                  wide->weights().end(),
+                                  [](const Weight* each) { return takes_codes(*each); });
+  std::vector<float> numbers = w->value.to_f32();
+  numbers[37] += 0.5f;
+  w->value.assign_f32(numbers);
+  ModelDir changed = written("changed", stored_weights(wide->weights(), {}, DType::kBF16));
+  EXPECT_GT(distance(changed).worst, 1);
+  EXPECT_EQ(distance(changed).tensor, w->name);
+  for (const WeightCodes codes : kBoth) {
+    std::string description;
+    std::vector<NamedTensor> all = tensors(changed, codes, &description);
+    ModelDir dir = written(std::string("changed_") + to_string(codes), std::move(all), description);
+    const WeightDistance d = distance(dir);
+    EXPECT_GT(d.worst, 1) << to_string(codes);
+    EXPECT_EQ(d.tensor, w->name) << to_string(codes);
   }
 }
 

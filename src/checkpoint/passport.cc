@@ -11,6 +11,7 @@
 #include "base/version.h"
 #include "checkpoint/checksums.h"
 #include "checkpoint/json.h"
+#include "checkpoint/made_from_fields.h"
 
 namespace ferry {
 namespace {
@@ -100,6 +101,7 @@ json statement_of(const Passport& p) {
     s["base_vocabulary"] = {{"ids", p.base_vocabulary->ids}, {"hash", p.base_vocabulary->hash}};
   else if (p.former_base_vocabulary)
     s["base_vocabulary"] = *p.former_base_vocabulary;
+  if (p.made_from) s["made_from"] = to_json(*p.made_from);
   return s;
 }
 
@@ -289,6 +291,7 @@ Result<Passport> parse_checked(const json& root) {
     JsonFields v = s.object("base_vocabulary");
     p.base_vocabulary = {v.integer("ids", 0, INT32_MAX), to_hex(digest(v, "hash"))};
   }
+  if (s.has("made_from")) p.made_from = read_made_from(s.object("made_from"));
   p.probes = read_probes(s.object("probes"));
   TRY(problem.done());
   // What is read must be all there is: nothing may be stated that nobody reads.

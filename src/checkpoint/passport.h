@@ -16,6 +16,7 @@
 #include "base/result.h"
 #include "base/signature.h"
 #include "checkpoint/hash_tree.h"
+#include "checkpoint/made_from.h"
 #include "device/device.h"
 #include "tensor/dtype.h"
 #include "text/tokenizer.h"
@@ -114,6 +115,8 @@ struct Passport {
   /// Stood in its place for some hours of development: a hash of the whole tokenizer, which nobody computes any more.
   /// It is stated again, for the root's sake, and says nothing.
   std::optional<std::string> former_base_vocabulary = {};
+  /// Of a converted model: what made_from.json says.
+  std::optional<MadeFrom> made_from = {};
   Probes probes;
   std::optional<PassportSignature> signature;
   std::string root;  // hex; set by seal() and by parse()

@@ -67,6 +67,14 @@ Passport some_passport() {
                                 .held_out_loss = 0.1};
   p.base = std::string(64, 'a');
   p.base_vocabulary = {.ids = 300, .hash = std::string(64, 'b')};
+  p.made_from = MadeFrom{.program = "ferry test",
+                         .to = "int8",
+                         .source = "directory",
+                         .weights = std::string(64, 'd'),
+                         .adapter = {},
+                         .passport = std::string(64, 'e'),
+                         .signed_by = std::string(64, 'f'),
+                         .verified = true};
   p.probes = {.dtype = DType::kF32, .reference = "cpu", .top_k = 2};
   Probe probe{.name = "one", .tokens = {3, 1, 4}, .prompt = 2};
   for (int i = 0; i < 2; ++i) probe.logits.push_back({{5, 9}, {1.5f, -0.1f}, 2.25f});
@@ -103,6 +111,7 @@ TEST(Passport, ReadsBackWhatWasWritten) {
   EXPECT_EQ(p->training, expected.training);
   EXPECT_EQ(p->base, expected.base);
   EXPECT_EQ(p->base_vocabulary, expected.base_vocabulary);
+  EXPECT_EQ(p->made_from, expected.made_from);
   EXPECT_EQ(p->probes, expected.probes);
   EXPECT_EQ(p->program, expected.program);
   EXPECT_EQ(p->numerics, kNumerics);
@@ -115,6 +124,25 @@ TEST(Passport, ReadsBackWhatWasWritten) {
   ASSERT_TRUE(dir) << dir.error().message;
   EXPECT_TRUE(dir->verify());
   EXPECT_TRUE(dir->load("b", cpu(), DType::kF32));
+}
+
+TEST(MadeFrom, IsReadAsWrittenAndRefusedByItsField) {
+  const MadeFrom made = *some_passport().made_from;
+  const auto again = parse_made_from(made_from_text(made), "m.json");
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(*again, made);
+  const auto refused = [&](const char* field, const nlohmann::json& value) {
+    nlohmann::json j = nlohmann::json::parse(made_from_text(made));
+    j[field] = value;
+    EXPECT_TRUE(fails(parse_made_from(j.dump(), "m.json"), Code::kCorrupt, {"m.json", field}));
+  };
+  refused("format", "another");
+  refused("to", "int2");
+  refused("source", "");
+  refused("weights", "abc");
+  refused("passport", nullptr);  // of none nobody can have signed the root
+  refused("verified", 1);
+  EXPECT_TRUE(fails(parse_made_from("[1]", "m.json"), Code::kCorrupt, {"m.json"}));
 }
 
 TEST(Passport, EveryEditIsNoticed) {

@@ -16,6 +16,7 @@
 #include "base/shell.h"
 #include "base/stopping.h"
 #include "base/units.h"
+#include "checkpoint/made_from.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/model_texts.h"
 #include "checkpoint/quant_description.h"
@@ -173,6 +174,8 @@ Result<void> convert(const Arguments& args) {
   ModelContents contents;
   TRY_ASSIGN(contents.texts, text_files(*from, texts));
   contents.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");
+  TRY_ASSIGN(const MadeFrom made, made_from(*from, args.adapter, args.to));
+  contents.texts[kMadeFromName] = made_from_text(made);
   ProgressLine line;
   size_t done = 0, all = 0;
   contents.tensors = tensors_of(*from, model, args, contents, [&line, &done, &all] {

@@ -16,6 +16,7 @@
 #include "base/ordered_json.h"
 #include "base/units.h"
 #include "checkpoint/checksums.h"
+#include "checkpoint/made_from.h"
 #include "checkpoint/model_chat.h"
 #include "checkpoint/model_source.h"
 #include "checkpoint/passport.h"
@@ -159,7 +160,9 @@ Result<void> add_texts(const std::string& folder, const std::string& prefix, Has
   for (const std::string& name : names) {
     if (!name.ends_with(".json") && !name.ends_with(".jinja")) continue;
     // What vouches for a model changes no answer of it.
-    if (name == kPassportName || name == kChecksumsName || name == kVerifiedName) continue;
+    if (name == kPassportName || name == kChecksumsName || name == kVerifiedName ||
+        name == kMadeFromName)
+      continue;
     TRY_ASSIGN(const std::string text, read_file(join_path(folder, name)));
     const std::string head = fmt::format("{}{} {} ", prefix, name, text.size());
     hasher.update(head.data(), head.size());

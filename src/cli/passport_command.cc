@@ -96,6 +96,11 @@ Result<void> write_passport(const Arguments& args) {
     TRY_ASSIGN(const auto other,
                probe::sibling(*model, compute == DType::kF32 ? DType::kBF16 : DType::kF32));
     passport.program = fmt::format("ferry {}", kVersion);
+    TRY_ASSIGN(const auto made, dir.optional_text(kMadeFromName));
+    if (made) {
+      TRY_ASSIGN(passport.made_from,
+                 parse_made_from(*made, join_path(args.directory, kMadeFromName)));
+    }
     passport.probes = probe::record(*model, *other, probe::synthetic_prompts(*model), {});
     TRY_ASSIGN(const std::vector<std::string> names, files_that_count(args.directory));
     for (const std::string& name : names) TRY(passport.add_file(args.directory, name));

@@ -59,6 +59,12 @@ void print_report(const verify::Report& r) {
                r.files,
                r.chunks,
                format_bytes(static_cast<double>(r.bytes)));
+  if (!r.made_from.empty()) fmt::print("made from  {}\n", r.made_from);
+  if (!r.source.empty())
+    fmt::print("source     {}: {} numbers, up to {:.3g} times as far as their format allows\n",
+               r.source,
+               r.from_source.numbers,
+               r.from_source.worst);
   fmt::print("reference  {}{}\n", r.reference, r.reference_made_now ? ", asked now" : "");
   fmt::print("\n  {:<10} {:>10} {:>10}  {:>8} {:>6}  {}\n",
              "layer",
@@ -229,6 +235,13 @@ void add_verify_command(Command& program) {
       args->verify.positions,
       "also ask a probe of so many tokens, up to the model's context; the CPU answers it now. Of a "
       "server: the longest text that it is asked about (1024)");
+  command
+      .option("--source",
+              args->verify.source,
+              "what it was converted from, a model directory or a GGUF file: also whether its "
+              "numbers are "
+              "those, within what int8, int4 or bf16 lose")
+      .excludes(server);
   command
       .flag("--train",
             args->verify.train,

@@ -80,6 +80,14 @@ void conclude(Report& report) {
     report.notes.emplace_back(
         "no op is wrong when it is judged alone: what is wrong depends on timing, or on memory "
         "that no op reads");
+  if (!report.near_source())
+    reason(
+        "{} is {:.3g} times as far from that of {} as what it is stored as allows: it was not made "
+        "of it, or "
+        "changed since",
+        report.from_source.tensor,
+        report.from_source.worst,
+        report.source);
   for (const std::string& op : report.unjudged)
     report.notes.push_back(fmt::format("{} was not judged: it has no rule", op));
 }

@@ -38,6 +38,7 @@ class Verifier {
     TRY(open());
     TRY(check_files());
     TRY(make_model(fits()));
+    TRY(compare_with_source());
     TRY(check_step());
     TRY(find_reference());
     TRY(add_long_probe());
@@ -51,6 +52,7 @@ class Verifier {
   Result<void> open();
   Result<void> check_files();
   Result<void> make_model(bool keep);
+  Result<void> compare_with_source();
   uint64_t memory() const { return options_.memory_bytes.value_or(memory_available().bytes); }
   bool fits() const;
   Result<void> check_step() const;
@@ -144,6 +146,47 @@ Result<void> Verifier::make_model(bool keep) {
   TRY_ASSIGN(weights_,
              probe::LayerWeights::create(*dir_, *model_, {.matrices = matrices, .keep = keep}));
   report_.streamed = !keep;
+  return {};
+}
+
+/// How far its numbers are from those of the model that it was converted from.
+Result<void> Verifier::compare_with_source() {
+  const Passport* const passport = dir_->passport();
+  const MadeFrom* const stated =
+      passport != nullptr && passport->made_from ? &*passport->made_from : nullptr;
+  if (stated != nullptr) report_.made_from = ferry::describe(*stated);
+  if (options_.source.empty()) return {};
+  TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_model_source(options_.source));
+  if (stated == nullptr) {
+    report_.notes.push_back(fmt::format(
+        "it does not say what it was made from; it was compared with {}", options_.source));
+  } else if (stated->adapter) {
+    return fail(
+        Code::kInvalidInput,
+        "{}: was made with an adapter merged in, so no one model is its source; merge them first "
+        "(ferry convert MODEL --adapter ADAPTER --to f32), convert that, and give it as --source",
+        options_.directory);
+  } else if (const std::string root = source->weights_root(); root != stated->weights) {
+    return fail(Code::kInvalidInput,
+                "{}: was made from the weights {}, and those of {} are {}; give its own source",
+                options_.directory,
+                stated->weights,
+                options_.source,
+                root);
+  }
+  TRY_ASSIGN(const probe::DirectoryModel of,
+             probe::model_of(*source, cpu_device(), compute_, false));
+  if (of.model->config_json("") != model_->config_json(""))
+    return fail(Code::kInvalidInput,
+                "{} and {}: their {} describe different models",
+                options_.directory,
+                options_.source,
+                kConfigName);
+  int64_t done = 0;
+  TRY_ASSIGN(report_.from_source, distance_of_weights(*dir_, *source, model_->weights(), [&] {
+               say(fmt::format("comparing with {}: {} tensors", options_.source, ++done));
+             }));
+  report_.source = options_.source;
   return {};
 }
 

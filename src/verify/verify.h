@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "checkpoint/passport.h"
+#include "checkpoint/weight_distance.h"
 #include "ops/call_check.h"
 
 namespace ferry::verify {
@@ -17,6 +18,7 @@ struct Options {
   std::string directory;
   std::string device = "cpu";
   std::optional<DType> dtype;  // of activations: f32 or bf16; default: the passport's
+  std::string source;          // what it was converted from, to be compared with; empty: nothing
   std::string public_key;  // hex; the passport must be signed by it. Empty: by anybody or nobody
   bool quick = false;      // judge ops one by one only in layers whose activations parted
   std::optional<bool> stream;  // load weights layer by layer; default: if they do not fit
@@ -71,6 +73,9 @@ struct Report {
   std::string root, signed_by, reference;
   int64_t files = 0, chunks = 0;
   uint64_t bytes = 0;
+  std::string made_from;         // as its passport states it, in words; empty: it does not
+  std::string source;            // that it was compared with
+  WeightDistance from_source{};  // if it was
   bool streamed = false;
   bool equal_bits = false;  // every activation and logit that was compared is the reference's
   std::vector<LayerReport> layers;
@@ -89,9 +94,10 @@ struct Report {
   std::vector<std::string> notes;
 
   bool passed() const { return reasons.empty(); }
+  bool near_source() const { return source.empty() || from_source.worst <= 1; }
 };
 
-/// Errors: kNotFound, kCorrupt (a hash, the signature), kInvalidInput (another key; a directory
+/// Errors: kNotFound, kCorrupt (a hash, the signature), kInvalidInput (another key; another source; a directory
 /// that is not a model), kUnavailable (no such device; replaced meanwhile), kExhausted. A verdict
 /// against the device is a report that did not pass. kExhausted, too: what was asked for (positions,
 /// train) does not fit in memory. Throws DeviceError.

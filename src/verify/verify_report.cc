@@ -43,6 +43,13 @@ void facts(Page& page, const Report& r) {
                           r.files,
                           r.chunks,
                           format_bytes(static_cast<double>(r.bytes))));
+  if (!r.made_from.empty()) page.fact("Made from", r.made_from);
+  if (!r.source.empty())
+    page.fact("Source",
+              fmt::format("{}: {} numbers, up to {:.3g} times as far as their format allows",
+                          r.source,
+                          r.from_source.numbers,
+                          r.from_source.worst));
   page.fact("Reference", r.reference + (r.reference_made_now ? ", asked now" : ""));
   page.fact("Verified by", r.program);
   page.add("</dl></div>");
@@ -180,6 +187,12 @@ std::string to_json(const Report& r) {
             {"unjudged", r.unjudged},
             {"reasons", r.reasons},
             {"notes", r.notes}};
+  if (!r.made_from.empty()) j["made_from"] = r.made_from;
+  if (!r.source.empty())
+    j["source"] = {{"path", r.source},
+                   {"numbers", r.from_source.numbers},
+                   {"worst", r.from_source.worst},
+                   {"tensor", r.from_source.tensor}};
   if (r.plain_s > 0) {
     j["plain_s"] = r.plain_s;
     j["observed_s"] = r.observed_s;
