@@ -308,8 +308,9 @@ TEST_F(Serve, EqualPromptsAreAnsweredAlikeOnlyWithASeed) {
     for (const Json& choice : j["choices"]) all.insert(choice["text"]);
     return all;
   };
-  EXPECT_EQ(texts("").size(), 3u);
-  EXPECT_EQ(texts(R"(, "n": 2)").size(), 6u);
+  // Nobody says what these draw: two of them may come to an end at once, and say the same.
+  EXPECT_GE(texts("").size(), 2u);
+  EXPECT_GE(texts(R"(, "n": 2)").size(), 4u);
   const std::set<std::string> drawn = texts(R"(, "seed": 5)");
   EXPECT_EQ(drawn.size(), 1u);
   EXPECT_EQ(texts(R"(, "seed": 5)"), drawn);
