@@ -1,7 +1,7 @@
 # ./run test [all | page | servers | clients | llama-server | crowd | balancer | NAME...]. Sourced by ./run, whose functions it uses.
 #
-# To add a check that only `all` makes: build what it needs in build_for_all, and give it to ctest
-# (cmake/checks.cmake) under a name whose first part stands in only_all.
+# To add a check that only `all` makes: a function that builds what it needs, called by test_everything, and an entry
+# of ctest (cmake/checks.cmake) under a name whose first part stands in only_all.
 only_all='tsan|aarch64|fuzz'
 
 test_command() {
@@ -25,6 +25,7 @@ test_command() {
       ;;
   esac
   packages build test
+  rm -f build/ctest_all.log
   case "$*" in
     "") test_ordinary ;;
     all) test_everything ;;
@@ -36,31 +37,82 @@ test_command() {
 
 test_ordinary() {
   build_tests
-  run_ctest -E "^($only_all)\\."
+  build_with_address_sanitizer
+  run_ctest "Running the tests" -E "^($only_all)\\."
+  close_tests
 }
 
+# The ordinary tests first, and then, in the order of what they find, what there is time for where time is limited.
 test_everything() {
   build_tests
-  build_for_all
-  run_ctest
+  run_ctest "Running the tests" -E "^(asan|$only_all)\\."
+  if time_for "AddressSanitizer" 60 600; then
+    build_with_address_sanitizer
+    run_ctest "Running what was built with AddressSanitizer" -R '^asan\.'
+  fi
+  if time_for "Clang's reading of the other sources" 30 0; then read_with_clang; fi
+  if time_for "fuzzers" 15 $(($(number_of_fuzzers) * fuzz_seconds / jobs)); then
+    build_fuzzers
+    run_ctest "Running the fuzzers" -R '^fuzz\.'
+  fi
+  if time_for "ThreadSanitizer" 40 60; then
+    build_for_races
+    run_ctest "Running what was built with ThreadSanitizer" -R '^tsan\.'
+  fi
+  if time_for "aarch64" 50 120; then
+    build_for_aarch64
+    run_ctest "Running what was built for aarch64" -R '^aarch64\.'
+  fi
+  close_tests
+}
+
+fuzz_seconds=${FERRY_FUZZ_SECONDS:-20}
+number_of_fuzzers() { find tests nvidia_sim -name '*_fuzz.cc' | wc -l; }
+
+left_out=()
+
+# time_for CHECK PERCENT SECONDS: whether FERRY_TEST_MINUTES, counted from the beginning, leave room for a check that
+# takes so much of what the first build took, and so many seconds besides.
+time_for() {
+  [ -n "${FERRY_TEST_MINUTES:-}" ] || return 0
+  [ $((SECONDS + stage_walls[0] * $2 / 100 + $3)) -gt $((FERRY_TEST_MINUTES * 60)) ] || return 0
+  left_out+=("$1")
+  return 1
 }
 
 configure_tests() {
-  configure build -DFERRY_TESTS=ON -DFERRY_CHECKS=ON "-DFERRY_FUZZ_SECONDS=${FERRY_FUZZ_SECONDS:-20}"
+  configure build -DFERRY_TESTS=ON -DFERRY_CHECKS=ON "-DFERRY_FUZZ_SECONDS=$fuzz_seconds"
 }
 
 build_tests() {
   configure_tests
   stage "Building the program and its tests (build)" ninja_build build all
+}
+
+configure_sanitized() {
   configure build-asan -DFERRY_TESTS=ON -DFERRY_SANITIZE=ON -DCMAKE_CXX_COMPILER=clang++
+}
+
+build_with_address_sanitizer() {
+  configure_sanitized
   stage "Building ops, readers and backends with AddressSanitizer (build-asan)" ninja_build build-asan checked_tests
 }
 
-build_for_all() {
-  stage "Building the fuzzers (build-asan)" ninja_build build-asan fuzzers
+read_with_clang() {
   stage "Reading the other sources with Clang, warnings as errors" ninja_build build clang_syntax
+}
+
+build_fuzzers() {
+  configure_sanitized
+  stage "Building the fuzzers (build-asan)" ninja_build build-asan fuzzers
+}
+
+build_for_races() {
   configure build-tsan -DFERRY_TESTS=ON -DFERRY_SANITIZE_THREADS=ON
   stage "Building the Ascend backend with ThreadSanitizer (build-tsan)" ninja_build build-tsan race_tests
+}
+
+build_for_aarch64() {
   tools/aarch64_root.sh build-aarch64/root
   configure build-aarch64 -DFERRY_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake
   stage "Cross-building ops and readers for aarch64 (build-aarch64)" ninja_build build-aarch64 checked_tests
@@ -69,17 +121,38 @@ build_for_all() {
 # ninja_build FOLDER TARGET...
 ninja_build() { cmake --build "$1" --target "${@:2}" -j "$jobs"; }
 
-# run_ctest [OPTION...]: ctest, with the table of times before its closing line, which stands alone at the end.
+tests_status=0
+tests_run=0
+tests_failed=0
+closing_pattern='^[0-9]+% tests passed, ([0-9]+) tests failed out of ([0-9]+)$'
+
+# run_ctest STAGE [OPTION...]: some of ctest's tests. What they come to close_tests says, and returns.
 run_ctest() {
-  local status=0 closing
-  stage "Running the tests" ctest_to_log "$@" || status=$?
-  closing=$(grep -E '^[0-9]+% tests passed' build/ctest.log) || true
+  local closing
+  stage "$1" ctest_to_log "${@:2}" || tests_status=$?
+  cat build/ctest.log >>build/ctest_all.log
   # What ctest says behind its closing line: which tests failed.
-  [ -z "$closing" ] || sed '1,/^[0-9]*% tests passed/d; /^$/d' build/ctest.log
+  sed '1,/^[0-9]*% tests passed/d; /^$/d' build/ctest.log
+  closing=$(grep -E "$closing_pattern" build/ctest.log) || return 0
+  tests_run=$((tests_run + $(sed -E "s/$closing_pattern/\\2/" <<<"$closing")))
+  tests_failed=$((tests_failed + $(sed -E "s/$closing_pattern/\\1/" <<<"$closing")))
+}
+
+# The table of times, and the closing line, which stands alone at the end. A status of 0 is that of tests that all passed.
+close_tests() {
   slowest_tests
   times_table
-  printf '\n%s\n' "${closing:-no tests ran}"
-  return "$status"
+  local check
+  for check in "${left_out[@]}"; do
+    printf '\nleft out, since FERRY_TEST_MINUTES=%s would not have been enough: %s\n' "$FERRY_TEST_MINUTES" "$check"
+  done
+  if [ "$tests_run" = 0 ]; then
+    printf '\nno tests ran\n'
+  else
+    printf '\n%d%% tests passed, %d tests failed out of %d\n' \
+      $(((tests_run - tests_failed) * 100 / tests_run)) "$tests_failed" "$tests_run"
+  fi
+  return "$tests_status"
 }
 
 ctest_to_log() {
@@ -89,7 +162,7 @@ ctest_to_log() {
 
 slowest_tests() {
   printf '\n%-64s %9s\n' "the slowest tests" "seconds"
-  sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: (.*[^ .]) \.* *(Passed|\*\*\*[A-Za-z ]+) +([0-9.]+) sec.*$/\3 \1/p' build/ctest.log |
+  sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: (.*[^ .]) \.* *(Passed|\*\*\*[A-Za-z ]+) +([0-9.]+) sec.*$/\3 \1/p' build/ctest_all.log |
     sort -rn | sed -n 1,12p | while read -r seconds name; do printf '%-64s %9s\n' "$name" "$seconds"; done
 }
 
@@ -123,7 +196,7 @@ test_named() {
   configure_tests
   [ ${#targets[@]} = 0 ] || stage "Building" ninja_build build "${targets[@]}"
   if [ $((${#sanitized[@]} + ${#fuzzers[@]})) -gt 0 ]; then
-    configure build-asan -DFERRY_TESTS=ON -DFERRY_SANITIZE=ON -DCMAKE_CXX_COMPILER=clang++
+    configure_sanitized
     stage "Building (build-asan)" ninja_build build-asan "${sanitized[@]}" "${fuzzers[@]}"
   fi
   if [ ${#raced[@]} -gt 0 ]; then
@@ -135,7 +208,8 @@ test_named() {
     configure build-aarch64 -DFERRY_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake
     stage "Building (build-aarch64)" ninja_build build-aarch64 "${crossed[@]}"
   fi
-  run_ctest -R "^($(IFS='|' && echo "${patterns[*]}"))"
+  run_ctest "Running the tests" -R "^($(IFS='|' && echo "${patterns[*]}"))"
+  close_tests
 }
 
 # The program that holds the tests of this name: what ctest's name begins with.
