@@ -671,29 +671,29 @@ TEST(Directories, WhatDoesNotFitIsRefusedByName) {
   EXPECT_NE(refusal(v2, set("eos_token_id", Json::array({1, "x"}))).find("eos_token_id"),
             std::string::npos);
   // Numbers that Python writes and JSON has not hurt whoever reads them, and nobody else.
-  const auto put = [](const char* file, const char* name, const char* number) {
+  const auto put = [](const char* file, const char* name, const char* value) {
     return [=](const fs::path& path) {
       Json json = Json::parse(read_file(path / file).value_or(R"({"transformers_version": "4"})"));
       json.erase(name);
       std::string text = json.dump();
-      text.insert(text.rfind('}'), fmt::format(R"(, "{}": {})", name, number));
+      text.insert(text.rfind('}'), fmt::format(R"(, "{}": {})", name, value));
       write(path / file, text);
     };
   };
-  for (const auto& [file, name, number] :
+  for (const auto& [file, name, value] :
        {std::tuple("config.json", "length_penalty", "NaN"),
         std::tuple("config.json", "id2label", R"({"0": 1e999, "NaN": [-Infinity]})"),
         std::tuple("generation_config.json", "length_penalty", "Infinity"),
         std::tuple("tokenizer_config.json", "model_max_length", "Infinity")})
-    EXPECT_EQ(refusal(v2, put(file, name, number)), "") << file;
-  for (const auto& [file, name, number] :
+    EXPECT_EQ(refusal(v2, put(file, name, value)), "") << file;
+  for (const auto& [file, name, value] :
        {std::tuple("config.json", "rms_norm_eps", "NaN"),
         std::tuple("config.json", "rope_theta", "Infinity"),
         std::tuple("config.json", "hidden_size", "-Infinity"),
         std::tuple("config.json", "a_field_of_tomorrow", "NaN"),
         std::tuple("generation_config.json", "temperature", "NaN")}) {
-    const std::string said = refusal(v2, put(file, name, number));
-    EXPECT_NE(said.find(fmt::format(R"({}: "{}": "{} (not finite)")", file, name, number)),
+    const std::string said = refusal(v2, put(file, name, value));
+    EXPECT_NE(said.find(fmt::format("{}: \"{}\": \"{} (not finite)\"", file, name, value)),
               std::string::npos)
         << said;
   }

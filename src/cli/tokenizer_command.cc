@@ -213,13 +213,14 @@ Result<void> encode(const CodeArgs& args) {
   TRY_ASSIGN(data::DocumentReader reader,
              data::DocumentReader::over(std::move(stream), args.source));
   bool any = false;
-  TRY(data::each_document(reader, kDocumentBytesMax, [&](std::string_view text) -> Result<bool> {
+  const auto print_document = [&](std::string_view text) -> Result<bool> {
     if (text.size() >= kDocumentBytesMax)
       return fail(
           Code::kInvalidInput, "{}: holds more than {} bytes of text", name, kDocumentBytesMax);
     TRY(print_ids(text));
     return any = true;
-  }));
+  };
+  TRY(data::each_document(reader, kDocumentBytesMax, print_document));
   if (is_text && !any) TRY(print_ids(""));
   tell_damage(name, reader.damage());
   return flush_output();
