@@ -489,10 +489,10 @@ TEST(Prepare, RefusesWhatCannotBecomeADataset) {
   expect_failure(with([](auto& o) { o.inputs = {}; }), Code::kInvalidInput, "no input");
   expect_failure(with([&](auto& o) { o.inputs = {folder.write("empty.txt", "")}; }),
                  Code::kInvalidInput,
-                 "nothing to train on");
+                 "nothing is left to train on");
   expect_failure(with([&](auto& o) { o.inputs = {folder.write("one.txt", "one\n")}; }),
                  Code::kInvalidInput,
-                 "nothing to train on");
+                 "nothing is left to train on");
   expect_failure(with([&](auto& o) {
                    o.inputs = {folder.write("long.txt",
                                             std::string(kPieceBytes + 9, 'x') + "\n" +

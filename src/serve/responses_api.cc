@@ -453,6 +453,7 @@ class ResponseWriter : public AnswerWriter {
                     {"output_tokens_details", {{"reasoning_tokens", u.thought}}},
                     {"total_tokens", u.prompt + u.completion}};
     std::string text = json_text(j);
+    if (question_.repeated == "{}") return text;
     text.back() = ',';
     return text.append(question_.repeated, 1);
   }
