@@ -61,6 +61,8 @@ void answer_stop_signals() {
     struct sigaction action {};
     action.sa_handler = on_stop_signal;
     action.sa_flags = SA_RESTART;
+    // One after the other: the second is to find when the first came.
+    for (const int other : kStopSignals) ::sigaddset(&action.sa_mask, other);
     ::sigaction(s, &action, nullptr);
   }
 }

@@ -44,6 +44,14 @@ TEST(Signals, TheFirstIsKeptAndASecondEndsTheProcess) {
               return 4;
             }),
             256 + SIGINT);
+  // Nor is one answered while another is.
+  EXPECT_EQ(end_of([] {
+              answer_stop_signals();
+              struct sigaction action {};
+              ::sigaction(SIGTERM, nullptr, &action);
+              return ::sigismember(&action.sa_mask, SIGINT) == 1 ? 0 : 1;
+            }),
+            0);
   // What the caller ignores stays ignored.
   EXPECT_EQ(end_of([] {
               ::signal(SIGINT, SIG_IGN);
