@@ -26,6 +26,7 @@ function(ferry_join_sources target)
     string(REGEX MATCH "^([0-9]+) (.*)$" entry "${entry}")
     set_source_files_properties("${CMAKE_MATCH_2}" PROPERTIES UNITY_GROUP ${CMAKE_MATCH_1})
   endforeach()
+  target_compile_options(${target} PRIVATE -Wno-error=shadow)  # the names of one file's shadow those of another
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # It takes what has a file of its own for a header, whose unnamed namespace would be each reader's.
     target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
