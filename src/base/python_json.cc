@@ -2,7 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
@@ -30,6 +32,12 @@ bool is_odd(std::string_view word) {
 template <class AnyJson>
 bool holds_mark(const AnyJson& value) {
   return value.is_string() && value.template get_ref<const std::string&>().ends_with(kMark);
+}
+
+/// Whether it is such a number, or a list in which, or in a list of which, one stands.
+bool is_of_not_finite(const nlohmann::ordered_json& value) {
+  if (holds_mark(value)) return true;
+  return value.is_array() && std::any_of(value.begin(), value.end(), is_of_not_finite);
 }
 
 }  // namespace
@@ -73,10 +81,19 @@ std::string json_of_python(std::string_view text) {
 }
 
 Result<nlohmann::json> parse_python_json(std::string_view text, const std::string& path) {
-  return parse_json(json_of_python(text), path);
+  Result<nlohmann::json> json = parse_json(text, path);
+  return json ? std::move(json) : parse_json(json_of_python(text), path);
 }
 
 bool is_not_finite(const nlohmann::json& value) { return holds_mark(value); }
 bool is_not_finite(const nlohmann::ordered_json& value) { return holds_mark(value); }
+
+void leave_out_not_finite(nlohmann::ordered_json& value) {
+  if (value.is_object())
+    for (auto it = value.begin(); it != value.end();)
+      it = is_of_not_finite(*it) ? value.erase(it) : std::next(it);
+  if (value.is_structured())
+    for (nlohmann::ordered_json& part : value) leave_out_not_finite(part);
+}
 
 }  // namespace ferry

@@ -27,4 +27,8 @@ Result<nlohmann::json> parse_python_json(std::string_view text, const std::strin
 bool is_not_finite(const nlohmann::json& value);
 bool is_not_finite(const nlohmann::ordered_json& value);
 
+/// Without the fields that are such numbers, or lists that hold one, however deep they stand: for a document that is
+/// written anew.
+void leave_out_not_finite(nlohmann::ordered_json& value);
+
 }  // namespace ferry

@@ -51,9 +51,16 @@ std::string token_text(const AnyJson& object, const char* name) {
   return it == object.end() ? "" : token_text(*it).value_or("");
 }
 
+/// A file's text as JSON; discarded, if it is none.
+template <typename AnyJson>
+AnyJson parsed(const std::string& text) {
+  AnyJson json = AnyJson::parse(text, nullptr, false);
+  return json.is_discarded() ? AnyJson::parse(json_of_python(text), nullptr, false) : json;
+}
+
 Json file_object(const std::map<std::string, std::string>& files, const char* name) {
   const auto it = files.find(name);
-  Json json = it == files.end() ? Json() : Json::parse(it->second, nullptr, false);
+  Json json = it == files.end() ? Json() : parsed<Json>(it->second);
   return json.is_object() ? std::move(json) : Json::object();
 }
 
@@ -139,11 +146,11 @@ class Reader {
       if (!content)
         leave_alone(name, content.error());
       else if (*content)
-        out_.files[name] = name.ends_with(".json") ? json_of_python(**content) : **content;
+        out_.files[name] = **content;
     }
     for (const char* name : kAmended) {
       TRY_ASSIGN(const std::optional<std::string> content, from_.optional_text(name));
-      if (content) out_.files[name] = json_of_python(*content);
+      if (content) out_.files[name] = *content;
     }
     return {};
   }
@@ -165,7 +172,7 @@ class Reader {
   /// config.json's and generation_config.json's way: ids, one or a list.
   Result<Statement> read_ids(const char* name, const std::string& text) {
     Statement s{.file = name};
-    TRY_ASSIGN(const Json json, parse_json(text, path(name)));
+    TRY_ASSIGN(const Json json, parse_python_json(text, path(name)));
     JsonProblem problem{.code = Code::kInvalidInput};
     JsonFields f(json, path(name), problem);
     const std::vector<int64_t> bos = f.ids("bos_token_id", kIdMax);
@@ -192,7 +199,7 @@ class Reader {
   Result<void> read_token_names(const char* name) {
     const auto it = out_.files.find(name);
     if (it == out_.files.end()) return {};
-    TRY_ASSIGN(const Json json, parse_json(it->second, path(name)));
+    TRY_ASSIGN(const Json json, parse_python_json(it->second, path(name)));
     if (!json.is_object()) return fail(Code::kCorrupt, "{}: must be an object", path(name));
     Statement s{.file = name};
     for (const char* field : {"bos_token", "eos_token"}) {
@@ -229,7 +236,7 @@ class Reader {
     out_.begins = puts;
     const auto it = out_.files.find(kTokenizerConfigName);
     if (it == out_.files.end()) return {};
-    TRY_ASSIGN(const Json json, parse_json(it->second, path(kTokenizerConfigName)));
+    TRY_ASSIGN(const Json json, parse_python_json(it->second, path(kTokenizerConfigName)));
     JsonProblem problem{.code = Code::kInvalidInput};
     JsonFields f(json, path(kTokenizerConfigName), problem);
     const bool says = f.boolean("add_bos_token", puts);
@@ -259,7 +266,7 @@ class Reader {
     constexpr const char* kName = "added_tokens.json";
     const auto it = out_.files.find(kName);
     if (it == out_.files.end()) return;
-    const Result<Json> json = parse_json(it->second, path(kName));
+    const Result<Json> json = parse_python_json(it->second, path(kName));
     if (!json) return leave_alone(kName, json.error());
     if (!json->is_object())
       return leave_alone(kName, {Code::kCorrupt, path(kName) + ": must be an object"});
@@ -276,7 +283,7 @@ class Reader {
   void compare_added_tokens_decoder() {
     const auto it = out_.files.find(kTokenizerConfigName);
     if (it == out_.files.end()) return;
-    const Result<Json> json = parse_json(it->second, path(kTokenizerConfigName));
+    const Result<Json> json = parse_python_json(it->second, path(kTokenizerConfigName));
     if (!json || !json->is_object()) return;  // read_token_names() tells of it
     const auto decoder = json->find("added_tokens_decoder");
     if (decoder == json->end() || !decoder->is_object()) return;
@@ -387,13 +394,9 @@ Ordered begun(const ModelTexts* from, const char* name, const Ordered& otherwise
   if (from == nullptr) return otherwise;
   const auto it = from->files.find(name);
   if (it == from->files.end()) return otherwise;
-  Ordered json = Ordered::parse(it->second, nullptr, false);
+  Ordered json = parsed<Ordered>(it->second);
   if (!json.is_object()) return otherwise;
-  // What is no number, Python says; JSON cannot say it again.
-  std::vector<std::string> unsayable;
-  for (const auto& [field, value] : json.items())
-    if (is_not_finite(value)) unsayable.push_back(field);
-  for (const std::string& field : unsayable) json.erase(field);
+  leave_out_not_finite(json);  // JSON cannot say it again
   return json;
 }
 
@@ -451,7 +454,7 @@ Result<std::vector<int32_t>> ModelTexts::prompt(std::string_view text,
 
 std::map<std::string, std::string> templates_by_name(const std::string& json) {
   std::map<std::string, std::string> named;
-  const Json file = Json::parse(json, nullptr, false);
+  const Json file = parsed<Json>(json);
   if (!file.is_object() || !file.contains("chat_template")) return named;
   const auto add = [&](const std::string& name, const Json& text) {
     if (text.is_string() && text != "") named[name] = text.get<std::string>();

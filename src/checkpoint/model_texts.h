@@ -46,8 +46,9 @@ struct ModelTexts {
   std::vector<int32_t> eos;                    // no id twice
   std::shared_ptr<text::Tokenizer> tokenizer;  // nullptr: the directory has none
   NamedTokens named_tokens;
-  std::map<std::string, std::string> files;  // what was read, by name; tokenizer.json is not kept
-  std::map<std::string, Status> unread;      // files that could not be, and need not; with a note
+  /// What was read, byte for byte, by name: JSON may be Python's (base/python_json.h). tokenizer.json is not kept.
+  std::map<std::string, std::string> files;
+  std::map<std::string, Status> unread;  // files that could not be, and need not; with a note
   std::vector<std::string> notes;
 
   /// From which token the first one of a document is predicted: the begin token, else the end of

@@ -110,6 +110,41 @@ TEST(ModelTexts, NumbersThatJsonHasNotDoNotGoAlong) {
   EXPECT_EQ(generation.at("top_k"), 3);
 }
 
+/// What goes along unchanged is its source's bytes; what is written anew lacks such numbers, however deep they stand.
+TEST(ModelTexts, NumbersThatJsonHasNotAreLeftAsTheyStand) {
+  const std::map<std::string, std::string> files = {
+      {kTokenizerConfigName,
+       R"({"model_max_length": Infinity,  "chat_template": "x", "eos_token": "<|pad|>",
+           "own": {"a": 1e999, "b": [1, {"c": -Infinity, "d": 2}]}, "list": [1, [NaN]]})"},
+      {kGenerationConfigName, R"({"length_penalty":NaN, "more": {"deep": [Infinity]}})"},
+      {"chat_template.json", R"({"chat_template": "y", "odd": NaN})"},
+      {"added_tokens.json", R"({"<|pad|>": NaN})"}};
+  const ModelTexts texts =
+      texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})", files);
+  EXPECT_EQ(texts.files, files);
+  EXPECT_EQ(templates_by_name(files.at("chat_template.json")).at("default"), "y");
+  EXPECT_EQ(texts.eos, (std::vector<int32_t>{1, 2}));
+
+  TextFacts facts{.tokenizer_json = tokenizer_json(), .as_before = true};
+  std::map<std::string, std::string> expected = files;
+  expected[kTokenizerName] = facts.tokenizer_json;
+  EXPECT_EQ(model_text_files(facts, &texts), expected);
+
+  facts.chat_template = "z";
+  const auto anew = model_text_files(facts, &texts);
+  EXPECT_EQ(anew.at(kGenerationConfigName), files.at(kGenerationConfigName));
+  EXPECT_EQ(Json::parse(anew.at(kTokenizerConfigName)),
+            Json::parse(R"({"eos_token": "<|pad|>", "own": {"b": [1, {"d": 2}]}})"));
+  const auto amended = model_text_files({.tokenizer_json = facts.tokenizer_json,
+                                         .bos = 0,
+                                         .eos = 1,
+                                         .bos_text = "<|bos|>",
+                                         .eos_text = "<|eos|>"},
+                                        &texts);
+  EXPECT_EQ(Json::parse(amended.at(kGenerationConfigName)).at("more"), Json::object());
+  EXPECT_EQ(amended.at("added_tokens.json"), files.at("added_tokens.json"));
+}
+
 TEST(ModelTexts, WhatAConversationSaysOfThemIsObeyed) {
   const ModelTexts texts =
       texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})",

@@ -13,6 +13,7 @@
 #include "base/input_file.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "base/python_json.h"
 #include "checkpoint/chat_renderer.h"
 #include "checkpoint/model_chat.h"
 #include "cli/answer_options.h"
@@ -45,7 +46,7 @@ Result<void> set_sampling(const Arguments& args, ModelTexts& texts) {
   if (args.temperature < 0 && args.top_p < 0) return {};
   nlohmann::json config = nlohmann::json::object();
   if (const auto file = texts.files.find(kGenerationConfigName); file != texts.files.end()) {
-    TRY_ASSIGN(config, parse_json(file->second, kGenerationConfigName));
+    TRY_ASSIGN(config, parse_python_json(file->second, kGenerationConfigName));
     if (!config.is_object())
       return fail(Code::kCorrupt, "{}: is no JSON object", kGenerationConfigName);
   }

@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "base/ordered_json.h"
+#include "base/python_json.h"
 #include "engine/answer_fields.h"
 
 namespace ferry::serve {
@@ -175,7 +176,7 @@ engine::SamplingOptions default_sampling(const ModelTexts& texts) {
   engine::SamplingOptions s{.temperature = 1, .top_p = 1};
   const auto file = texts.files.find(kGenerationConfigName);
   if (file == texts.files.end()) return s;
-  const Result<Json> config = parse_json(file->second, kGenerationConfigName);
+  const Result<Json> config = parse_python_json(file->second, kGenerationConfigName);
   if (!config || !config->is_object()) return s;
   const engine::SamplingOptions without = s;
   const auto take = [&](const char* name, auto& value) {
