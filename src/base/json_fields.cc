@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/python_json.h"
+
 namespace ferry {
 namespace {
 
@@ -26,10 +28,12 @@ const Json& empty_object() {
 /// The value in one line, cut if it is long.
 std::string shown(const Json& value) {
   constexpr size_t kShown = 60;
-  std::string text = json_text(value);
+  std::string text = shown_json(value);
   if (text.size() > kShown) text.replace(kShown - 3, std::string::npos, "...");
   return text;
 }
+
+bool is_text(const Json& j) { return j.is_string() && !is_not_finite(j); }
 
 /// Compared before it is converted: a large unsigned number must not come out negative.
 std::optional<int64_t> integer_within(const Json& j, int64_t low, int64_t high) {
@@ -111,7 +115,7 @@ bool JsonFields::boolean(const char* name, std::optional<bool> missing) {
 std::string JsonFields::text(const char* name, std::optional<std::string> missing) {
   const Json& j = missing && !has(name) ? null() : at(name);
   if (j.is_null()) return missing.value_or("");
-  if (j.is_string()) return j.get<std::string>();
+  if (is_text(j)) return j.get<std::string>();
   wrong(name, j, "must be a text");
   return "";
 }
@@ -119,8 +123,8 @@ std::string JsonFields::text(const char* name, std::optional<std::string> missin
 std::vector<std::string> JsonFields::texts(const char* name) {
   std::vector<std::string> all;
   for (const Json& j : list(name)) {
-    if (j.is_string()) all.push_back(j.get<std::string>());
-    if (!j.is_string()) wrong(name, list(name), "must be a list of texts");
+    if (is_text(j)) all.push_back(j.get<std::string>());
+    if (!is_text(j)) wrong(name, list(name), "must be a list of texts");
   }
   return all;
 }

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/json_fields.h"
 #include "base/lenient_json.h"
 #include "base/ordered_json.h"
 #include "base/python_json.h"
@@ -112,7 +113,18 @@ TEST(Json, OfPythonsNumbersOnlyThoseThatAreReadMatter) {
   ASSERT_TRUE(read) << read.error().message;
   EXPECT_TRUE(is_not_finite(read->at("a").at(0)) && is_not_finite(read->at("b")));
   EXPECT_FALSE(is_not_finite(read->at("a").at(3)) || is_not_finite(read->at("NaN")));
-  EXPECT_EQ(read->at("b"), "Infinity (not finite)");
+  EXPECT_EQ(shown_json(read->at("b")), "\"Infinity (not finite)\"");
+  EXPECT_EQ(shown_json(nlohmann::json::array({read->at("a").at(2), 1})),
+            "[\"1e999 (not finite)\",1]");
+  // A text is one, whatever it says; and such a number is no text.
+  const nlohmann::json told = "Infinity (not finite)";
+  EXPECT_FALSE(is_not_finite(told));
+  EXPECT_EQ(shown_json(told), "\"Infinity (not finite)\"");
+  JsonProblem of_text, of_texts;
+  EXPECT_EQ(JsonFields(*read, "f", of_text).text("b"), "");
+  EXPECT_EQ(of_text.done().error().message, "f: \"b\": \"Infinity (not finite)\" must be a text");
+  static_cast<void>(JsonFields(*read, "f", of_texts).texts("a"));
+  EXPECT_FALSE(of_texts.done());
   // What is no JSON beside is refused where it stands in the file.
   for (const std::string text :
        {R"({"a": NaN, "b": nan})", R"({"a": NaN)", R"({"a": NaN, "a": 1})"})

@@ -13,7 +13,9 @@
 namespace ferry {
 namespace {
 
-constexpr std::string_view kMark = " (not finite)";
+// Around the word. No text of a directory begins with U+0000, which is what tells it from one.
+constexpr char kMark = '\0';
+constexpr std::string_view kEscapedMark = "\\u0000", kWhy = " (not finite)";
 
 bool is_of_word(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '+' ||
@@ -31,7 +33,9 @@ bool is_odd(std::string_view word) {
 
 template <class AnyJson>
 bool holds_mark(const AnyJson& value) {
-  return value.is_string() && value.template get_ref<const std::string&>().ends_with(kMark);
+  if (!value.is_string()) return false;
+  const std::string& text = value.template get_ref<const std::string&>();
+  return text.starts_with(kMark) && text.ends_with(kWhy);
 }
 
 /// Whether it is such a number, or a list in which, or in a list of which, one stands.
@@ -64,7 +68,7 @@ std::string without_odd_numbers(std::string_view text, OddNumber becomes) {
       if (becomes == OddNumber::kNull)
         out += "null";
       else
-        out += fmt::format("\"{}{}\"", word, kMark);
+        out += fmt::format("\"{}{}{}\"", kEscapedMark, word, kWhy);
       copied = end;
     }
     i = end;
@@ -87,6 +91,17 @@ Result<nlohmann::json> parse_python_json(std::string_view text, const std::strin
 
 bool is_not_finite(const nlohmann::json& value) { return holds_mark(value); }
 bool is_not_finite(const nlohmann::ordered_json& value) { return holds_mark(value); }
+
+std::string shown_json(const nlohmann::json& value) {
+  std::string text = json_text(value);
+  const std::string begin = fmt::format("\"{}", kEscapedMark);
+  for (size_t at = 0; (at = text.find(begin, at)) != text.npos; ++at) {
+    const size_t end = text.find('"', at + 1);
+    if (end != text.npos && std::string_view(text).substr(at, end - at).ends_with(kWhy))
+      text.erase(at + 1, kEscapedMark.size());
+  }
+  return text;
+}
 
 void leave_out_not_finite(nlohmann::ordered_json& value) {
   if (value.is_object())

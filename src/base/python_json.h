@@ -12,12 +12,13 @@ namespace ferry {
 
 enum class OddNumber { kNull, kText };
 
-/// The text with null, or with a text that says what stood there, in place of each such number; empty if it has none.
-/// What a string holds is left alone.
+/// The text with null, or with a marked text that says what stood there, in place of each such number; empty if it has
+/// none. What a string holds is left alone.
 std::string without_odd_numbers(std::string_view text, OddNumber becomes);
 
 /// JSON of a Hugging Face directory as JSON: `text` itself, unless it is none and would be but for such numbers. Each
-/// is a text then, "NaN (not finite)": whoever needs a number there refuses it and shows that, and nobody else is hurt.
+/// is a text then, U+0000 and "NaN (not finite)", which is_not_finite() knows: whoever needs a number or a text there
+/// refuses it and shows that (shown_json), and nobody else is hurt.
 std::string json_of_python(std::string_view text);
 
 /// parse_json (base/json.h) of that.
@@ -26,6 +27,9 @@ Result<nlohmann::json> parse_python_json(std::string_view text, const std::strin
 /// Whether this is what json_of_python() put in place of a number.
 bool is_not_finite(const nlohmann::json& value);
 bool is_not_finite(const nlohmann::ordered_json& value);
+
+/// The JSON of a value for people, in a line: "NaN (not finite)" where such a number stood.
+std::string shown_json(const nlohmann::json& value);
 
 /// Without the fields that are such numbers, or lists that hold one, however deep they stand: for a document that is
 /// written anew.

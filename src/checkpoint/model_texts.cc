@@ -36,14 +36,21 @@ constexpr const char* kTemplatesFolder = "additional_chat_templates";
 constexpr const char* kSampling[] = {
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty"};
 
+/// Fields of tokenizer_config.json that hold tokens by further names.
+constexpr const char* kMapsOfTokens[] = {"model_specific_special_tokens", "extra_special_tokens"};
+
+bool is_map_of_tokens(std::string_view field) {
+  return std::find(std::begin(kMapsOfTokens), std::end(kMapsOfTokens), field) !=
+         std::end(kMapsOfTokens);
+}
+
 /// A token in these files is its text, or an object that has the text as "content".
 template <typename AnyJson>
 std::optional<std::string> token_text(const AnyJson& token) {
-  if (token.is_string()) return token.template get<std::string>();
-  if (!token.is_object()) return std::nullopt;
-  const auto content = token.find("content");
-  if (content == token.end() || !content->is_string()) return std::nullopt;
-  return content->template get<std::string>();
+  const auto content = token.is_object() ? token.find("content") : token.end();
+  const AnyJson& text = content == token.end() ? token : *content;
+  if (!text.is_string() || is_not_finite(text)) return std::nullopt;
+  return text.template get<std::string>();
 }
 template <typename AnyJson>
 std::string token_text(const AnyJson& object, const char* name) {
@@ -75,13 +82,23 @@ NamedTokens read_named_tokens(const std::map<std::string, std::string>& files) {
   };
   const auto take_file = [&](const Json& json) {
     take(json, "_token");
-    for (const char* more : {"model_specific_special_tokens", "extra_special_tokens"})
+    for (const char* more : kMapsOfTokens)
       if (const auto it = json.find(more); it != json.end() && it->is_object()) take(*it, "");
   };
   const Json config = file_object(files, kTokenizerConfigName);
   take_file(config);
   if (!config.contains("added_tokens_decoder")) take_file(file_object(files, kSpecialTokensName));
   return named;
+}
+
+/// Whether a number that is not finite stands where a token's text or a chat template is to be.
+bool names_no_token(const Json& token) {
+  const auto content = token.is_object() ? token.find("content") : token.end();
+  return is_not_finite(content == token.end() ? token : *content);
+}
+bool is_no_template(const Json& value) {
+  return is_not_finite(value) ||
+         (value.is_structured() && std::any_of(value.begin(), value.end(), is_no_template));
 }
 
 /// What one file says; ids that are not stated stay empty.
@@ -110,6 +127,11 @@ class Reader {
       TRY(read_token_names(kTokenizerConfigName));
       TRY(read_token_names(kSpecialTokensName));
     }
+    TRY(check_texts(kTokenizerConfigName));
+    TRY(check_texts(kSpecialTokensName));
+    constexpr const char* kOfProcessors = "chat_template.json";
+    if (const Result<void> checked = check_texts(kOfProcessors); !checked)
+      leave_alone(kOfProcessors, checked.error());
     out_.named_tokens = read_named_tokens(out_.files);
     forget_unknown_names();
     decide();
@@ -167,6 +189,22 @@ class Reader {
     TRY_ASSIGN(text::Tokenizer tokenizer, text::Tokenizer::parse(*json, path(kTokenizerName)));
     out_.tokenizer = std::make_shared<text::Tokenizer>(std::move(tokenizer));
     return {};
+  }
+
+  /// Fields that are the texts of tokens, or chat templates, are refused where they are no text and no JSON.
+  Result<void> check_texts(const char* name) {
+    const Json json = file_object(out_.files, name);
+    JsonProblem problem{.code = Code::kInvalidInput};
+    JsonFields f(json, path(name), problem);
+    for (const auto& [field, value] : json.items()) {
+      const bool is_token = field.ends_with("_token") && !field.starts_with("add_"),
+                 are_tokens = is_map_of_tokens(field) && value.is_object();
+      if ((is_token && names_no_token(value)) ||
+          (are_tokens && std::any_of(value.begin(), value.end(), names_no_token)) ||
+          (field == "chat_template" && is_no_template(value)))
+        f.refuse(field, "must be text");
+    }
+    return problem.done();
   }
 
   /// config.json's and generation_config.json's way: ids, one or a list.
@@ -274,7 +312,7 @@ class Reader {
       if (const auto known = out_.tokenizer->token_id(text); !known || id != *known)
         note("added_tokens.json gives {} id {}, {} {}: the latter is obeyed",
              printable(text),
-             json_text(id),
+             shown_json(id),
              kTokenizerName,
              known ? fmt::format("gives it {}", *known) : "does not have it");
   }
@@ -297,9 +335,8 @@ class Reader {
                there);
         };
     for (const auto& [key, token] : decoder->items()) {
-      const auto content = token.is_object() ? token.find("content") : token.end();
-      if (content == token.end() || !content->is_string()) continue;
-      const std::string text = content->get<std::string>();
+      if (!token.is_object() || !token_text(token)) continue;
+      const std::string text = *token_text(token);
       const std::optional<int32_t> known = out_.tokenizer->token_id(text);
       if (!known || key != std::to_string(*known)) {
         differs(text,
@@ -457,7 +494,8 @@ std::map<std::string, std::string> templates_by_name(const std::string& json) {
   const Json file = parsed<Json>(json);
   if (!file.is_object() || !file.contains("chat_template")) return named;
   const auto add = [&](const std::string& name, const Json& text) {
-    if (text.is_string() && text != "") named[name] = text.get<std::string>();
+    if (text.is_string() && text != "" && !is_not_finite(text))
+      named[name] = text.get<std::string>();
   };
   const Json& field = file["chat_template"];
   add("default", field);

@@ -25,7 +25,7 @@ std::string tokenizer_json() {
 }
 
 /// What a directory with these files says. The tokenizer's <|bos|>, <|eos|>, <|pad|> are 0, 1, 2.
-ModelTexts texts_of(const std::string& config, std::map<std::string, std::string> files) {
+Result<ModelTexts> read_texts(const std::string& config, std::map<std::string, std::string> files) {
   files["config.json"] = config;
   files["tokenizer.json"] = tokenizer_json();
   ModelContents c;
@@ -34,9 +34,12 @@ ModelTexts texts_of(const std::string& config, std::map<std::string, std::string
   const std::string path = join_path(fresh_folder("texts"), "model");
   const Result<SaveReport> written = write_model_dir(path, c);
   EXPECT_TRUE(written) << written.error().message;
-  Result<ModelDir> dir = ModelDir::open(path);
-  EXPECT_TRUE(dir) << dir.error().message;
-  Result<ModelTexts> texts = read_model_texts(*dir);
+  TRY_ASSIGN(ModelDir dir, ModelDir::open(path));
+  return read_model_texts(dir);
+}
+
+ModelTexts texts_of(const std::string& config, const std::map<std::string, std::string>& files) {
+  Result<ModelTexts> texts = read_texts(config, files);
   EXPECT_TRUE(texts) << texts.error().message;
   return *std::move(texts);
 }
@@ -143,6 +146,41 @@ TEST(ModelTexts, NumbersThatJsonHasNotAreLeftAsTheyStand) {
                                         &texts);
   EXPECT_EQ(Json::parse(amended.at(kGenerationConfigName)).at("more"), Json::object());
   EXPECT_EQ(amended.at("added_tokens.json"), files.at("added_tokens.json"));
+}
+
+/// Where a text is read, what Python takes for a number is none; and a text that reads like one is a text.
+TEST(ModelTexts, ANumberThatIsNotFiniteIsNoTokenAndNoTemplate) {
+  constexpr const char* kConfig = R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": 1})";
+  for (const auto& [file, text] :
+       {std::pair(kTokenizerConfigName, R"({"chat_template": NaN})"),
+        std::pair(kTokenizerConfigName,
+                  R"({"chat_template": [{"name": "default", "template": Infinity}]})"),
+        std::pair(kTokenizerConfigName, R"({"bos_token": NaN})"),
+        std::pair(kTokenizerConfigName, R"({"eos_token": {"content": -Infinity}})"),
+        std::pair(kTokenizerConfigName, R"({"extra_special_tokens": {"image_token": NaN}})"),
+        std::pair(kSpecialTokensName, R"({"pad_token": 1e999})")}) {
+    const Result<ModelTexts> texts = read_texts(kConfig, {{file, text}});
+    ASSERT_FALSE(texts) << text;
+    EXPECT_EQ(texts.error().code, Code::kInvalidInput);
+    EXPECT_NE(texts.error().message.find(file), std::string::npos) << texts.error().message;
+    EXPECT_NE(texts.error().message.find("(not finite)\""), std::string::npos)
+        << texts.error().message;
+    EXPECT_EQ(texts.error().message.find("u0000"), std::string::npos) << texts.error().message;
+  }
+  // chat_template.json is asked for by conversations alone.
+  constexpr const char* kNone = R"({"chat_template": NaN})";
+  const ModelTexts other = texts_of(kConfig, {{"chat_template.json", kNone}});
+  EXPECT_NE(written(other).find("NaN (not finite)\" must be text"), std::string::npos)
+      << written(other);
+
+  constexpr const char* kSome =
+      R"x({"chat_template": "NaN (not finite)", "note": "it is (not finite)", "x": NaN})x";
+  const ModelTexts real = texts_of(kConfig, {{kTokenizerConfigName, kSome}});
+  EXPECT_EQ(written(real), "NaN (not finite)");
+  const Json tokenizer = Json::parse(gone_along(real).files.at(kTokenizerConfigName));
+  EXPECT_EQ(tokenizer.at("note"), "it is (not finite)");
+  EXPECT_EQ(tokenizer.at("chat_template"), "NaN (not finite)");
+  EXPECT_FALSE(tokenizer.contains("x"));
 }
 
 TEST(ModelTexts, WhatAConversationSaysOfThemIsObeyed) {

@@ -68,7 +68,7 @@ Result<void> check_quant_description(
     if (about_all) continue;
     const std::optional<StoredTensor> tensor = stored(name);
     if (!tensor) continue;  // a module's own entry, or a tensor that a model does without
-    if (!kind.is_string())
+    if (!kind.is_string() || is_not_finite(kind))
       return fail(Code::kCorrupt, "{}: {}: expected the name of a kind", path, printable(name));
     const std::string& text = kind.get_ref<const std::string&>();
     const bool int8 = text == quant_type(WeightCodes::kInt8),

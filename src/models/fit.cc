@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/json.h"
+#include "base/python_json.h"
 
 namespace ferry::models {
 namespace {
@@ -50,7 +51,7 @@ std::string other_architecture(const Json& config) {
   if (expected == kClasses.end() || named->empty()) return "";
   for (const Json& name : *named)
     if (name == expected->second) return "";
-  return json_text(*named);
+  return shown_json(*named);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "base/python_json.h"
 #include "device/require_memory.h"
 #include "models/deepseek_v3/model.h"
 #include "models/deepseek_v3/size.h"
@@ -53,10 +54,10 @@ Result<std::unique_ptr<TrainableLm>> make_model(std::string_view config_json,
                               compute,
                               storage);
   return fail(Code::kInvalidInput,
-              "{}: \"model_type\": \"{}\" is not a model that Ferry knows (deepseek_v2, "
+              "{}: \"model_type\": {} is not a model that Ferry knows (deepseek_v2, "
               "deepseek_v3, llama, qwen2)",
               path,
-              type);
+              it == json.end() ? "\"\"" : shown_json(*it));
 }
 
 std::string differs_in_transformers(std::string_view config_json) {
