@@ -472,7 +472,21 @@ TEST_F(TrainE2e, ACheckpointIsUsedWithoutItsTrainingState) {
   const std::string signed_ = ran({"passport", model, "--key", path("slim.key")});
   EXPECT_NE(signed_.find(model + ": its training state"), std::string::npos) << signed_;
   refused(2, train("slim", {"--resume"}), {model, "state/", "put the folder back"});
+  // Nor from an older one, for what would be saved over it.
   write(root_ / "slim.toml", kRun);
+  ran(train("slim2", {"--train.steps=4", "--checkpoint.every=2"}));
+  const std::string kept = checkpoint("slim2", 4);
+  fs::rename(kept + "/state", path("slim2-state"));
+  const std::string sums = read(kept + "/checksums.json");
+  refused(2, train("slim2", {"--resume"}), {kept, "move it away", "step 4 is saved"});
+  EXPECT_EQ(read(kept + "/checksums.json"), sums);
+  fs::rename(kept, path("slim2-kept"));
+  const std::string resumed = ran(train("slim2", {"--resume", "--train.steps=4"}));
+  EXPECT_NE(resumed.find("resume     from " + checkpoint("slim2", 2)), std::string::npos)
+      << resumed;
+  // An older one without is in nobody's way.
+  fs::remove_all(checkpoint("slim2", 2) + "/state");
+  ran(train("slim2", {"--resume", "--train.steps=6"}));
   ran(train("of_slim", {"--model.init=" + model, "--train.steps=2"}, "slim.toml"));
 }
 
@@ -708,6 +722,22 @@ TEST_F(TrainE2e, ConvertedItIsTheSameModel) {
           {"space"},
           {{"FERRY_FAULT", "file.write:2:enospc"}});
   EXPECT_FALSE(fs::exists(path("full-disk")));
+}
+
+/// Files that Ferry did not write go along byte for byte, also with what Python reads and JSON has not.
+TEST_F(TrainE2e, ConvertedItHasItsSourcesFiles) {
+  const std::string source = path("odd"), out = path("odd-bf16");
+  copy(checkpoint("base"), source);
+  fs::remove_all(source + "/state");
+  for (const char* const ours : {"checksums.json", "passport.json", "verified.json"})
+    fs::remove(source + "/" + ours);
+  const std::string config = R"({"model_max_length": Infinity,  "own": {"deep": [1, NaN]}})",
+                    generation = R"({"length_penalty":-Infinity})";
+  write(source + "/tokenizer_config.json", config);
+  write(source + "/generation_config.json", generation);
+  ran({"convert", source, "--out", out});
+  EXPECT_EQ(read(out + "/tokenizer_config.json"), config);
+  EXPECT_EQ(read(out + "/generation_config.json"), generation);
 }
 
 TEST_F(TrainE2e, ModelsAndPromptsAreRefused) {

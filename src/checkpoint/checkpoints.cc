@@ -61,6 +61,14 @@ bool is_damage(Code code) {
   return code == Code::kCorrupt || code == Code::kNotFound || code == Code::kInvalidInput;
 }
 
+/// Whether somebody left its state/ out. Errors: what cannot be read just now.
+Result<bool> is_kept_without_state(const std::string& path) {
+  Result<Checksums> sums = Checksums::open(path);
+  if (!sums && is_damage(sums.error().code)) return false;
+  TRY(sums);
+  return sums->leave_out(kStateFolder);
+}
+
 /// The step folders that hidden siblings in `names` belong to.
 std::set<std::string> with_leftovers(const std::vector<std::string>& names) {
   std::set<std::string> found;
@@ -122,7 +130,9 @@ Result<CheckpointList> list_checkpoints(const std::string& folder) {
     if (info) {
       list.complete.push_back(*std::move(info));
     } else if (is_damage(info.error().code)) {
-      list.ignored.push_back({*step, join_path(folder, name), info.error().message});
+      const std::string path = join_path(folder, name);
+      TRY_ASSIGN(const bool kept, is_kept_without_state(path));
+      list.ignored.push_back({*step, path, info.error().message, kept});
     } else {
       return tl::unexpected(info.error());
     }

@@ -23,6 +23,7 @@ struct CheckpointInfo {
 struct IgnoredCheckpoint {
   int64_t step = 0;
   std::string path, why;
+  bool state_left_out = false;  // which leaves a model that somebody keeps
 };
 
 struct CheckpointList {

@@ -193,6 +193,7 @@ TEST(Checkpoints, WithoutItsStateItIsAModelThatTrainingCannotGoOnFrom) {
   const std::vector<std::string> says = {path, "state/", "put the folder back", "model.init"};
   EXPECT_TRUE(fails(TrainingStateReader::open(path), Code::kNotFound, says));
   EXPECT_TRUE(fails(newest_checkpoint(folder), Code::kNotFound, says));
+  EXPECT_TRUE(list_checkpoints(folder)->ignored.at(0).state_left_out);
   EXPECT_TRUE(prune_checkpoints(folder, {.keep_last = 1, .keep_best = 0})->empty());
   EXPECT_TRUE(make_folders(join_path(path, "state")));  // an empty one is none
   EXPECT_TRUE(ModelDir::open(path));
@@ -202,6 +203,7 @@ TEST(Checkpoints, WithoutItsStateItIsAModelThatTrainingCannotGoOnFrom) {
   ASSERT_TRUE(remove_tree(join_path(path, "state/part-00000.safetensors")));
   EXPECT_TRUE(fails(ModelDir::open(path), Code::kCorrupt, {"part-00000", "missing"}));
   EXPECT_TRUE(fails(newest_checkpoint(folder), Code::kNotFound, {"part-00000", "missing"}));
+  EXPECT_FALSE(list_checkpoints(folder)->ignored.at(0).state_left_out);
 }
 
 /// A disk that does not answer, a permission, a limit: nothing is known about the checkpoint then,

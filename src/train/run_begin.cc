@@ -55,7 +55,15 @@ Result<void> check_ignored(const std::string& folder, const CheckpointList& list
         list.ignored.back().why);
   // Those that are older will not be written again.
   for (const IgnoredCheckpoint& i : list.ignored)
-    if (i.step > list.complete.back().step)
+    if (i.step > list.complete.back().step) {
+      if (i.state_left_out)
+        return fail(Code::kInvalidInput,
+                    "{}: is kept without its training state (the folder state/), and would be lost "
+                    "when step {} is saved: move it away, and --resume goes on from step {}; or "
+                    "put the folder back from a copy",
+                    i.path,
+                    i.step,
+                    list.complete.back().step);
       if (const Result<void> free = check_replaceable(i.path); !free)
         return fail(free.error().code,
                     "{}: cannot be gone on from, and would be in the way when step {} is saved: "
@@ -63,6 +71,7 @@ Result<void> check_ignored(const std::string& folder, const CheckpointList& list
                     i.path,
                     i.step,
                     free.error().message);
+    }
   return {};
 }
 
