@@ -340,8 +340,9 @@ class JsonDocuments {
     if (const size_t good = text::well_formed_prefix(line); good < line.size()) {
       const IllFormed told = describe_ill_formed(in_.ahead(), good, in_.stream.bytes());
       document_.clear();
+      // What is ahead may be few lines, or a part of one: of those before it is known that they were read.
       return in_.stream.bad_lines().add(
-          Code::kCorrupt, line_, offset_, told.why, told.advice, told.among_good);
+          Code::kCorrupt, line_, offset_, told.why, told.advice, any_read_ || told.among_good);
     }
     return bad(
         Code::kCorrupt, fmt::format("is not JSON: {}", problem), "correct or remove the line");

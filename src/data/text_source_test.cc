@@ -311,6 +311,10 @@ TEST(TextSource, LinesAreOfferedToBeLeftOutWhereOthersAreGood) {
   for (const std::string& lines :
        {good + other, other + good, good + "{\n", "{\"text\":1}\n" + good})
     EXPECT_NE(refusal(lines).find("; --skip-bad N"), std::string::npos) << refusal(lines);
+  // Of few lines, or long ones, one that is damaged is a large part; those before it could be read all the same.
+  const std::string longer = "{\"text\":\"" + std::string(100'000, 'a') + "\"}\n";
+  for (const std::string& lines : {good + good + latin, longer + longer + latin + longer})
+    EXPECT_NE(refusal(lines).find("; --skip-bad N"), std::string::npos) << refusal(lines);
   for (const std::string& lines : {other, other + other, other + other + good, latin + latin})
     EXPECT_EQ(refusal(lines).find("--skip-bad"), std::string::npos) << refusal(lines);
 }
