@@ -482,17 +482,21 @@ int run(const Kind& kind, const Arguments& args, std::vector<std::string> overri
   const std::string found =
       args.resume && path_exists(status_path) ? read_file(status_path).value_or("") : "";
   bool ran = false, shows = false;
-  const int status = supervisor::supervise(command,
-                                           rules_of(settings->supervisor, go_on),
-                                           system_clock(),
-                                           tell_patiently,
-                                           shown,
-                                           [&](const RunStatus& now) {
-                                             ran = ran || now.stage == "running" || now.verdict;
-                                             if (!file || (!ran && found.empty())) return;
-                                             shows = true;
-                                             (*file)->put(now);
-                                           });
+  const int status = supervisor::supervise(
+      command,
+      rules_of(settings->supervisor, go_on),
+      system_clock(),
+      tell_patiently,
+      shown,
+      [&](int64_t pid) {
+        if (file) (*file)->add_worker(pid);
+      },
+      [&](const RunStatus& now) {
+        ran = ran || now.stage == "running" || now.verdict;
+        if (!file || (!ran && found.empty())) return;
+        shows = true;
+        (*file)->put(now);
+      });
   const bool written = !file || (*file)->flush(kStatusPatienceS);
   if (!written)
     tell_patiently("ferry: what `ferry status` shows is not written yet: the disk stands still");

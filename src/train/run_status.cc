@@ -371,9 +371,13 @@ void RunStatusFile::Shared::work() {
   }
 }
 
+void RunStatusFile::add_worker(int64_t pid) {
+  const Changes::Lock lock = shared_->changes.lock();
+  shared_->workers.insert(pid);
+}
+
 void RunStatusFile::put(RunStatus status) {
   const Changes::Lock lock = shared_->changes.lock();
-  for (const RankStatus& r : status.ranks) shared_->workers.insert(r.pid);
   shared_->next = std::move(status);
   shared_->changes.tell();
 }

@@ -99,8 +99,8 @@ Result<RunView> look_at_run(const std::string& folder);
 std::vector<std::string> lines_of(const RunView& view, int64_t now_unix_ms, int columns);
 
 /// Writes statuses beside whoever gives them: he never waits for a disk. In a folder whose lock (base/file.h) names
-/// a process that no status told of nothing is written: another run has it, or had it last.
-/// Owner: the supervisor. put() and flush() from its thread.
+/// a process that is no worker of this run nothing is written: another run has it, or had it last.
+/// Owner: the supervisor. add_worker(), put() and flush() from its thread.
 class RunStatusFile {
  public:
   /// In FOLDER, once it is there. `failed` is told once, on another thread and perhaps after this is gone, of a
@@ -112,7 +112,9 @@ class RunStatusFile {
   RunStatusFile(const RunStatusFile&) = delete;
   RunStatusFile& operator=(const RunStatusFile&) = delete;
 
-  /// Soon; one that has not been written by then is replaced. Its ranks are this run's from then on.
+  /// A process of this run, for good: it may be gone before the first status that could tell of it.
+  void add_worker(int64_t pid);
+  /// Soon; one that has not been written by then is replaced.
   void put(RunStatus status);
   /// Until the last one was written, at most so long: a disk that stands still keeps nobody from leaving. False:
   /// it was not.

@@ -238,6 +238,25 @@ TEST_F(RunStatusFolder, TheLastOneIsWritten) {
   EXPECT_EQ(read_run_status(folder_)->exit_code, 0);
 }
 
+/// A worker of few steps may be gone, and heard of no more, when what it said is shown.
+TEST_F(RunStatusFolder, AWorkerIsKnownFromItsStartOn) {
+  const auto file =
+      RunStatusFile::open(folder_, [](const Status& why) { ADD_FAILURE() << why.message; });
+  ASSERT_TRUE(file);
+  ASSERT_TRUE(write_file_atomic(join_path(folder_, ".lock"), "99999997"));
+  RunStatus s = status_of_two();
+  s.ranks.clear();
+  (*file)->put(s);
+  EXPECT_TRUE((*file)->flush(60));
+  EXPECT_FALSE(read_run_status(folder_));
+  (*file)->add_worker(99999997);
+  (*file)->put(s);
+  EXPECT_TRUE((*file)->flush(60));
+  EXPECT_TRUE(read_run_status(folder_));
+  const Result<bool> ours = (*file)->ours();
+  EXPECT_TRUE(ours && *ours);
+}
+
 /// Whose lock it is decides, not that the folder has its name still.
 TEST_F(RunStatusFolder, InAFolderOfAnotherRunNothingIsWritten) {
   const auto file =
@@ -255,10 +274,11 @@ TEST_F(RunStatusFolder, InAFolderOfAnotherRunNothingIsWritten) {
     const Result<RunStatus> read = read_run_status(folder_);
     return read ? read->starts : -1;
   };
+  for (const RankStatus& r : s.ranks) (*file)->add_worker(r.pid);
   locked_by(std::to_string(s.ranks.front().pid));
   EXPECT_EQ(put(1), 1);
   // Between two workers there is none; the lock names the one before.
-  const std::vector<RankStatus> ranks = std::exchange(s.ranks, {});
+  s.ranks.clear();
   EXPECT_EQ(put(2), 2);
   for (const char* const other : {"99999999", ""}) {
     locked_by(other);
@@ -266,10 +286,9 @@ TEST_F(RunStatusFolder, InAFolderOfAnotherRunNothingIsWritten) {
     const Result<bool> ours = (*file)->ours();
     EXPECT_TRUE(ours && !*ours);
   }
-  // A worker that follows is known from its first status on.
+  // A worker that follows.
   locked_by("99999998");
-  s.ranks = ranks;
-  s.ranks.front().pid = 99999998;
+  (*file)->add_worker(99999998);
   EXPECT_EQ(put(4), 4);
 }
 

@@ -274,14 +274,16 @@ struct Command {
 /// scheduler reach the whole group: the supervisor alone answers them, with SIGTERM). SIGPIPE is
 /// ignored here too from now on: a log that nobody reads any more must not end the run. Call from
 /// the main thread: the kernel ties the worker's life to the thread that forked it. `log` must not
-/// block: the supervisor would hear nothing meanwhile (base/patient_output.h). Neither must `show`: it gets
-/// what the run is at, whenever that changes and every few seconds, from a worker's first word on;
-/// with the stage and what is known of workers filled in, the rest as `shown` has it.
+/// block: the supervisor would hear nothing meanwhile (base/patient_output.h). Neither must `began`, which gets the
+/// number of each process as soon as it was started, nor `show`, which gets what the run is at, whenever that changes
+/// and every few seconds, from a worker's first word on; with the stage and what is known of workers filled in, the
+/// rest as `shown` has it.
 int supervise(const Command& command,
               const Settings& settings,
               const Clock& clock,
               const std::function<void(std::string_view)>& log,
               const RunStatus& shown,
+              const std::function<void(int64_t pid)>& began,
               const std::function<void(const RunStatus&)>& show);
 
 }  // namespace ferry::supervisor

@@ -54,12 +54,14 @@ class Shell {
         const Clock& clock,
         const std::function<void(std::string_view)>& log,
         const RunStatus& shown,
+        const std::function<void(int64_t pid)>& began,
         const std::function<void(const RunStatus&)>& show)
       : command_(command),
         settings_(settings),
         clock_(clock),
         log_(log),
         status_(shown),
+        began_(began),
         show_(show) {
     sigset_t watched;
     ::sigemptyset(&watched);
@@ -124,6 +126,7 @@ class Shell {
     }
     if (!worker) return events_.push_back(StartFailed{worker.error().message});
     worker_ = std::move(*worker);
+    for (int rank = 0; rank < command_.ranks; ++rank) began_(worker_->pid(rank));
     if (settings_.hang_verdict_s > 0)
       watch_.emplace(hang::Limits{.verdict_s = settings_.hang_verdict_s}, command_.ranks);
     events_.push_back(Started{});
@@ -132,8 +135,10 @@ class Shell {
   void carry_out(const Replace&) {
     if (!worker_) return;
     const Replacement replaced = worker_->replace(clock_.monotonic_s());
-    for (const int rank : replaced.ranks)
+    for (const int rank : replaced.ranks) {
+      began_(worker_->pid(rank));
       if (watch_) watch_->replaced(rank);
+    }
     if (!replaced.all) events_.push_back(NotReplaced{replaced.all.error().message});
   }
   void carry_out(const EndRest&) {
@@ -271,6 +276,7 @@ class Shell {
   const Clock& clock_;
   const std::function<void(std::string_view)>& log_;
   RunStatus status_;
+  const std::function<void(int64_t pid)>& began_;
   const std::function<void(const RunStatus&)>& show_;
   bool folder_is_ours_ = false, changed_ = true;
   double shown_at_ = -1e300;
@@ -290,8 +296,9 @@ int supervise(const Command& command,
               const Clock& clock,
               const std::function<void(std::string_view)>& log,
               const RunStatus& shown,
+              const std::function<void(int64_t pid)>& began,
               const std::function<void(const RunStatus&)>& show) {
-  return Shell(command, settings, clock, log, shown, show).run();
+  return Shell(command, settings, clock, log, shown, began, show).run();
 }
 
 Result<Pulse> Pulse::open(bool supervised) {

@@ -733,6 +733,7 @@ class SupervisedProcess : public ::testing::Test {
         system_clock(),
         [this](std::string_view s) { said_ += std::string(s) + "\n"; },
         {.pid = 77},
+        [this](int64_t pid) { began_.push_back(pid); },
         [this](const RunStatus& s) { shown_.push_back(s); });
   }
 
@@ -751,6 +752,7 @@ class SupervisedProcess : public ::testing::Test {
   }
 
   std::string folder_, said_;
+  std::vector<int64_t> began_;
   std::vector<RunStatus> shown_;
 };
 
@@ -798,6 +800,16 @@ TEST_F(SupervisedProcess, ShowsWhatTheRunIsAt) {
   EXPECT_NE(last.said[0].text.find("signal 11"), std::string::npos) << last.said[0].text;
 }
 
+/// Of a short run the first status may come when nobody is left that it could tell of.
+TEST_F(SupervisedProcess, TellsOfEachProcessWhenItBegins) {
+  const std::string pid = fmt::format("echo $$ >> {}; ", in_folder("pids"));
+  EXPECT_EQ(run(pid + kBeat + "kill -SEGV $$", pid + kBeat + "exit 0"), 0);
+  std::string began;
+  for (const int64_t one : began_) began += fmt::format("{}\n", one);
+  EXPECT_EQ(began, *read_file(in_folder("pids")));
+  EXPECT_EQ(began_.size(), 2u);
+}
+
 // A worker that has not begun to load may have been refused the folder: what another run shows stays.
 TEST_F(SupervisedProcess, ShowsNothingOfAFolderThatIsNotItsOwn) {
   EXPECT_EQ(run("exit 2", "exit 0"), 2);
@@ -842,6 +854,7 @@ TEST_F(SupervisedProcess, EndsAHangBeforeItTellsOfIt) {
                   lives = runs(worker);
                 },
                 {},
+                [](int64_t) {},
                 [](const RunStatus&) {}),
             2);
   EXPECT_TRUE(told);

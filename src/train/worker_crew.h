@@ -87,6 +87,8 @@ class WorkerCrew {
   std::optional<Heartbeat> heard(double now_s);
   /// What they are at, if there are several.
   std::optional<std::string> report(double now_s) const;
+  /// Of a rank that was just started; -1 once its end was heard of.
+  int64_t pid(int rank) const { return ranks_[static_cast<size_t>(rank)].process.pid(); }
   /// The same of each, for whoever looks in from outside.
   std::vector<RankStatus> status(double now_s, int64_t now_unix_ms) const;
   /// Shows the watch what each is in.
