@@ -219,6 +219,8 @@ TEST(Estimate, ARunThatGoesOnHasWhatIsLeft) {
   EXPECT_NE(describe(rest, s).find("2.00 k tokens in 5 steps that are left of 10, "),
             std::string::npos)
       << describe(rest, s);
+  EXPECT_NE(describe(after(9), s).find("tokens in 1 step that is left of 10, "), std::string::npos)
+      << describe(after(9), s);
 }
 
 TEST(Preferences, AnotherTokenIsAnotherFingerprint) {

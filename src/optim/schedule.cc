@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/counted.h"
 #include "base/math.h"
 
 namespace ferry {
@@ -20,16 +21,15 @@ Result<void> check_schedule(const Schedule& s) {
   if (s.steps < 1) return fail(Code::kInvalidInput, "schedule: steps is {}, at least 1", s.steps);
   if (s.warmup_steps < 0 || s.warmup_steps > s.steps)
     return fail(Code::kInvalidInput,
-                "schedule: warmup_steps is {}; it must be between 0 and the run's {} steps",
+                "schedule: warmup_steps is {}; it must be between 0 and the run's {}",
                 s.warmup_steps,
-                s.steps);
+                counted(s.steps, "step"));
   if (s.kind == Schedule::Kind::kWsd &&
       (s.decay_steps < 0 || s.decay_steps > s.steps - s.warmup_steps))
-    return fail(
-        Code::kInvalidInput,
-        "schedule: decay_steps is {}; it must be between 0 and the {} steps left after warm-up",
-        s.decay_steps,
-        s.steps - s.warmup_steps);
+    return fail(Code::kInvalidInput,
+                "schedule: decay_steps is {}; it must be between 0 and the {} left after warm-up",
+                s.decay_steps,
+                counted(s.steps - s.warmup_steps, "step"));
   if (!(s.lr > 0) || !std::isfinite(s.lr))
     return fail(Code::kInvalidInput, "schedule: lr is {}, above 0 and finite", s.lr);
   if (!(s.min_ratio >= 0 && s.min_ratio <= 1))

@@ -440,15 +440,15 @@ Result<void> Run::announce() {
                        "lower it"));
   }
   TRY(announce_work());
-  say(fmt::format(
-      "tasks      {} to learn from, {} held out; {} steps of {} x {} answers of up to {} "
-      "tokens",
-      tasks_.size(),
-      held_out_.size(),
-      settings_.train.steps,
-      rl_.groups_per_step,
-      rl_.group_size,
-      rl_.tokens_max));
+  say(
+      fmt::format("tasks      {} to learn from, {} held out; {} of {} x {} answers of up to {} "
+                  "tokens",
+                  tasks_.size(),
+                  held_out_.size(),
+                  counted(settings_.train.steps, "step"),
+                  rl_.groups_per_step,
+                  rl_.group_size,
+                  rl_.tokens_max));
   say(fmt::format("device     {}, {}", device_->describe(), processor_name()));
   if (rollouts_)
     say(fmt::format(

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/clock.h"
+#include "base/counted.h"
 #include "base/file.h"
 #include "base/system.h"
 #include "base/units.h"
@@ -203,15 +204,17 @@ std::string describe(const Estimate& e, const Settings& s) {
   const double tokens = static_cast<double>(s.train.tokens_per_step * e.steps_left);
   return fmt::format(
       "model      {}parameters, {}used for a token\n"
-      "work       {}tokens in {} steps{}, {}FLOP\n"
+      "work       {}tokens in {}{}, {}FLOP\n"
       "memory     about {}{}\n"
       "disk       about {} for checkpoints\n"
       "time       about {} at {:.0f} % of the {} GFLOP/s that a matrix product reaches here",
       format_count(static_cast<double>(e.parameters_total)) + " ",
       format_count(static_cast<double>(e.parameters_active)) + " ",
       format_count(tokens) + " ",
-      e.steps_left,
-      e.steps_left < s.train.steps ? fmt::format(" that are left of {}", s.train.steps) : "",
+      counted(e.steps_left, "step"),
+      e.steps_left < s.train.steps
+          ? fmt::format(" that {} left of {}", e.steps_left == 1 ? "is" : "are", s.train.steps)
+          : "",
       format_count(e.flops_total),
       format_bytes(e.memory_bytes),
       e.host_bytes > 0 ? fmt::format(", and {} of the host's", format_bytes(e.host_bytes)) : "",
