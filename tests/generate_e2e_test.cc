@@ -399,10 +399,43 @@ TEST_F(GenerateE2e, AConvertedModelSaysWhatItWasMadeFrom) {
     EXPECT_GT(worst, 0.3);
     EXPECT_LE(worst, 1);
   }
-  refused(
-      2,
-      {"verify", path("made int4"), "--source", source},
-      {"was made from the weights " + int4["weights"].get<std::string>(), "give its own source"});
+  refused(2,
+          {"verify", path("made int4"), "--source", source},
+          {"states that it was made from the weights " + int4["weights"].get<std::string>(),
+           "give its own source"});
+  // What is stated of a passport and who signed it is the source's own, or refused.
+  EXPECT_NE(ran({"verify", path("made int8"), "--quick", "--no-remember"})
+                .find("made from  it states that it was made from: int8 codes"),
+            std::string::npos);
+  const auto copied = [&](const std::string& from, const char* name) {
+    fs::copy(from, path(name), fs::copy_options::recursive);
+    return path(name);
+  };
+  const std::string resigned = copied(source, "resigned"), bare = copied(source, "bare");
+  ran({"keygen", path("other.key")});
+  ran({"passport", resigned, "--key", path("other.key")});
+  refused(2,
+          {"verify", path("made int8"), "--source", resigned},
+          {"states that it was made from a model signed by " + int8["signed_by"].get<std::string>(),
+           "is signed by"});
+  for (const char* const gone : {"checksums.json", "passport.json"}) fs::remove(bare + "/" + gone);
+  refused(2,
+          {"verify", path("made int8"), "--source", bare},
+          {"states that it was made from a model with the passport " +
+               int8["passport"].get<std::string>(),
+           "has none"});
+  // A passport that came before the file says nothing of it until it is added, and without one the file counts.
+  const std::string early = copied(path("made int8"), "early");
+  for (const char* const later : {"checksums.json", "passport.json", "made_from.json"})
+    fs::remove(early + "/" + later);
+  ran({"passport", early});
+  fs::copy(path("made int8") + "/made_from.json", early + "/made_from.json");
+  ran({"passport", early, "--add"});
+  EXPECT_EQ(Json::parse(read(early + "/passport.json"))["statement"]["made_from"], int8);
+  fs::remove(early + "/passport.json");
+  refused(2,
+          {"verify", early, "--source", path("made f32")},
+          {"states that it was made from the weights " + int8["weights"].get<std::string>()});
   // Other codes, and a passport that is right for them.
   fs::copy(path("made int8"), path("swapped"), fs::copy_options::recursive);
   const std::string weights = path("swapped") + "/quant_model_weights.safetensors";
@@ -421,6 +454,12 @@ TEST_F(GenerateE2e, AConvertedModelSaysWhatItWasMadeFrom) {
   refused(1,
           {"verify", path("swapped"), "--source", source, "--quick", "--no-remember"},
           {name, "times as far from that of " + source, "it was not made of it"});
+  // The device computes it as it is, and that is what is remembered of the device.
+  refused(1,
+          {"verify", path("swapped"), "--source", source, "--quick"},
+          {"passed on cpu, but its numbers are not those of " + source});
+  EXPECT_EQ(Json::parse(read(path("swapped") + "/verified.json"))["verifications"][0]["verdict"],
+            "passed");
 }
 
 TEST_F(GenerateE2e, AnAnswerSaysWhyItEnded) {

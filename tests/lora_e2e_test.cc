@@ -139,6 +139,16 @@ TEST_F(LoraE2e, WithItsBaseItIsTheMergedModel) {
   EXPECT_EQ(answer(ran(one)), answer(ran(other)));
 }
 
+TEST_F(LoraE2e, WhatIsMergedNamesItsBasesPassportAndTheAdapter) {
+  const std::string vouched = path("vouched");
+  fs::copy(base_, vouched, fs::copy_options::recursive);
+  ran({"passport", vouched});
+  ran({"convert", vouched, "--adapter", checkpoint("whole"), "--out", path("of vouched")});
+  const Json made = Json::parse(read(path("of vouched") + "/made_from.json"));
+  EXPECT_EQ(made.value("passport", ""), Json::parse(read(vouched + "/passport.json"))["root"]);
+  EXPECT_EQ(made.value("adapter", "").size(), 64u);
+}
+
 /// Neither pairs nor tasks are read: a run's own sizes are what its settings say.
 TEST_F(LoraE2e, TheDoctorTriesWhatSuchARunDoes) {
   const std::string begin =

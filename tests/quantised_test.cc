@@ -320,6 +320,31 @@ TEST_F(Quantised, NumbersAreAsNearTheSourcesAsTheirFormatSays) {
   }
 }
 
+TEST_F(Quantised, DistancesAreThoseOfAllRowsAndOfTypesThatHaveABound) {
+  // More than one piece of rows, and one number of the last that differs.
+  Weight w{.name = "a.weight", .role = WeightRole::kProjection, .global_shape = {300, 8192}};
+  w.value = Tensor::zeros(w.global_shape, DType::kF32, cpu_device());
+  ModelDir from = written("zeros", stored_weights({&w}, {}, DType::kF32));
+  std::vector<float> numbers(static_cast<size_t>(w.global_shape.count()));
+  numbers.back() = 1;
+  w.value.assign_f32(numbers);
+  ModelDir differs = written("ends_in_one", stored_weights({&w}, {}, DType::kF32));
+  const auto equal = distance_of_weights(from, from, {&w}, [] {}),
+             far = distance_of_weights(differs, from, {&w}, [] {});
+  ASSERT_TRUE(equal && far);
+  EXPECT_EQ(equal->worst, 0);
+  EXPECT_EQ(equal->numbers, w.global_shape.count());
+  EXPECT_GT(far->worst, 1);
+  EXPECT_EQ(far->tensor, w.name);
+  // Of F16 nothing follows.
+  ModelDir half = written("half", stored_weights({&w}, {}, DType::kF16));
+  const auto refused = distance_of_weights(half, from, {&w}, [] {});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::kInvalidInput);
+  for (const char* const part : {"a.weight", "F16", "cannot be judged"})
+    EXPECT_NE(refused.error().message.find(part), std::string::npos) << refused.error().message;
+}
+
 /// The layout that msModelSlim's documents give, made here without Ferry's writer of it.
 TEST_F(Quantised, MsModelSlimsLayoutIsRead) {
   ModelDir from = source();

@@ -219,8 +219,8 @@ Result<CodeRows> load_code_rows(ModelSource& from,
   return rows;
 }
 
-/// Calls take(first, rows) for one matrix, piece by piece: some MiB of it as numbers. Pieces begin
-/// where blocks of float8 and panels do.
+}  // namespace
+
 Result<void> for_each_piece_of_rows(const Shape& matrix,
                                     const std::function<Result<void>(int64_t, int64_t)>& take) {
   constexpr int64_t kElements = int64_t{1} << 20;
@@ -234,7 +234,6 @@ Result<void> for_each_piece_of_rows(const Shape& matrix,
   return {};
 }
 
-/// Rows of a matrix as numbers, f32 on the host, all finite, whatever they are stored as.
 Result<std::vector<float>> load_numbers(
     ModelSource& from, const std::string& name, int64_t first, int64_t rows, int64_t columns) {
   const DType stored = from.stored(name)->dtype;
@@ -260,6 +259,8 @@ Result<std::vector<float>> load_numbers(
           Code::kCorrupt, "{}: tensor \"{}\" holds {}, which has no code", from.path(), name, v);
   return values;
 }
+
+namespace {
 
 /// What is stored as codes of any kind becomes numbers in the weight's memory.
 Result<void> load_as_numbers(ModelSource& from, Device& device, Weight& w) {

@@ -109,6 +109,14 @@ std::vector<NamedTensor> weights_to_convert(ModelSource& from,
                                             DType matrices,
                                             const std::function<void()>& loaded);
 
+/// Calls take(first, rows) for one matrix, piece by piece: some MiB of it as numbers. Pieces begin
+/// where blocks of float8 and panels do.
+Result<void> for_each_piece_of_rows(const Shape& matrix,
+                                    const std::function<Result<void>(int64_t, int64_t)>& take);
+/// Such rows of a matrix as numbers, f32 on the host, all finite, whatever they are stored as. Errors: kCorrupt.
+Result<std::vector<float>> load_numbers(
+    ModelSource& from, const std::string& name, int64_t first, int64_t rows, int64_t columns);
+
 /// The same with codes for the weights that take them (takes_codes), as docs/directories.md lays
 /// them out, and the others as weights_to_convert has them in bf16.
 std::vector<NamedTensor> weights_to_quantise(ModelSource& from,

@@ -174,7 +174,10 @@ Result<void> convert(const Arguments& args) {
   ModelContents contents;
   TRY_ASSIGN(contents.texts, text_files(*from, texts));
   contents.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");
-  TRY_ASSIGN(const MadeFrom made, made_from(*from, args.adapter, args.to));
+  // Of a merged model the passport that counts is the base's.
+  const auto* const adapted = dynamic_cast<const AdaptedSource*>(from.get());
+  TRY_ASSIGN(const MadeFrom made,
+             made_from(adapted != nullptr ? adapted->base() : *from, args.adapter, args.to));
   contents.texts[kMadeFromName] = made_from_text(made);
   ProgressLine line;
   size_t done = 0, all = 0;

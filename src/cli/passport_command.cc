@@ -54,6 +54,16 @@ Result<std::vector<std::string>> add_unlisted(Passport& passport,
   return added;
 }
 
+/// What lies there as made_from.json is stated as it lies there: nobody but verify --source can judge it.
+Result<void> state_what_it_was_made_from(Passport& passport, const std::string& directory) {
+  const std::string path = join_path(directory, kMadeFromName);
+  TRY_ASSIGN(const bool there, is_there(path));
+  if (passport.made_from || !there) return {};
+  TRY_ASSIGN(const std::string text, read_file(path));
+  TRY_ASSIGN(passport.made_from, parse_made_from(text, path));
+  return {};
+}
+
 /// Signs what is there, or, for a directory that came from elsewhere, makes its passport: hashes of
 /// what lies there now, and the answers of the CPU.
 Result<void> write_passport(const Arguments& args) {
@@ -71,6 +81,9 @@ Result<void> write_passport(const Arguments& args) {
   if (adds) {
     passport = *dir.passport();
     TRY_ASSIGN(const std::vector<std::string> added, add_unlisted(passport, args.directory, key));
+    const bool stated = passport.made_from.has_value();
+    TRY(state_what_it_was_made_from(passport, args.directory));
+    if (!stated && passport.made_from) fmt::print("{}: is stated now\n", kMadeFromName);
     for (const std::string& name : added) fmt::print("{}: is listed now\n", name);
     if (added.empty()) fmt::print("every file that counts was listed already\n");
   } else if (dir.passport() != nullptr) {
@@ -96,11 +109,7 @@ Result<void> write_passport(const Arguments& args) {
     TRY_ASSIGN(const auto other,
                probe::sibling(*model, compute == DType::kF32 ? DType::kBF16 : DType::kF32));
     passport.program = fmt::format("ferry {}", kVersion);
-    TRY_ASSIGN(const auto made, dir.optional_text(kMadeFromName));
-    if (made) {
-      TRY_ASSIGN(passport.made_from,
-                 parse_made_from(*made, join_path(args.directory, kMadeFromName)));
-    }
+    TRY(state_what_it_was_made_from(passport, args.directory));
     passport.probes = probe::record(*model, *other, probe::synthetic_prompts(*model), {});
     TRY_ASSIGN(const std::vector<std::string> names, files_that_count(args.directory));
     for (const std::string& name : names) TRY(passport.add_file(args.directory, name));

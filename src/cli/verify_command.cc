@@ -59,7 +59,11 @@ void print_report(const verify::Report& r) {
                r.files,
                r.chunks,
                format_bytes(static_cast<double>(r.bytes)));
-  if (!r.made_from.empty()) fmt::print("made from  {}\n", r.made_from);
+  // Who wrote the directory wrote that, too; beside its source it has been checked.
+  if (!r.made_from.empty())
+    fmt::print("made from  {}{}\n",
+               r.source.empty() ? "it states that it was made from: " : "",
+               r.made_from);
   if (!r.source.empty())
     fmt::print("source     {}: {} numbers, up to {:.3g} times as far as their format allows\n",
                r.source,
@@ -209,6 +213,12 @@ Result<void> verify_directory(Arguments& args) {
   if (args.json) fmt::print("{}\n", verify::to_json(report));
   TRY(flush_output());
   if (report.passed()) return {};
+  if (report.device_passed)
+    return fail(Code::kVerdict,
+                "{}: passed on {}, but its numbers are not those of {}",
+                report.directory,
+                report.device,
+                report.source);
   return fail(Code::kVerdict, "{}: failed on {}", report.directory, report.device);
 }
 
@@ -239,8 +249,7 @@ void add_verify_command(Command& program) {
       .option("--source",
               args->verify.source,
               "what it was converted from, a model directory or a GGUF file: also whether its "
-              "numbers are "
-              "those, within what int8, int4 or bf16 lose")
+              "numbers are those, within what int8, int4 or bf16 lose")
       .excludes(server);
   command
       .flag("--train",

@@ -80,11 +80,11 @@ void conclude(Report& report) {
     report.notes.emplace_back(
         "no op is wrong when it is judged alone: what is wrong depends on timing, or on memory "
         "that no op reads");
+  report.device_passed = report.reasons.empty();
   if (!report.near_source())
     reason(
         "{} is {:.3g} times as far from that of {} as what it is stored as allows: it was not made "
-        "of it, or "
-        "changed since",
+        "of it, or changed since",
         report.from_source.tensor,
         report.from_source.worst,
         report.source);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 
 #include "base/check.h"
@@ -52,6 +53,8 @@ class Verifier {
   Result<void> open();
   Result<void> check_files();
   Result<void> make_model(bool keep);
+  Result<std::optional<MadeFrom>> stated_origin();
+  Result<void> check_origin(const MadeFrom& stated, const ModelSource& source);
   Result<void> compare_with_source();
   uint64_t memory() const { return options_.memory_bytes.value_or(memory_available().bytes); }
   bool fits() const;
@@ -149,30 +152,72 @@ Result<void> Verifier::make_model(bool keep) {
   return {};
 }
 
+/// What it was made from, as its passport states it, or else the file that lies there.
+Result<std::optional<MadeFrom>> Verifier::stated_origin() {
+  if (dir_->passport() != nullptr && dir_->passport()->made_from)
+    return dir_->passport()->made_from;
+  TRY_ASSIGN(const auto text, dir_->optional_text(kMadeFromName));
+  if (!text) return std::optional<MadeFrom>();
+  TRY_ASSIGN(MadeFrom made, parse_made_from(*text, dir_->path_of(kMadeFromName)));
+  return std::optional(std::move(made));
+}
+
+/// Whether what is stated of the source is so: its weights, its passport, and who signed that. (What it had not then,
+/// it may have now.)
+Result<void> Verifier::check_origin(const MadeFrom& stated, const ModelSource& source) {
+  const std::string& of = options_.source;
+  const auto differs = [&](const char* what, const std::string& was, const std::string& is) {
+    return fail(Code::kInvalidInput,
+                "{}: states that it was made from {} {}, and {} {}; give its own source",
+                options_.directory,
+                what,
+                was,
+                of,
+                is);
+  };
+  if (const std::string root = source.weights_root(); root != stated.weights)
+    return differs("the weights", stated.weights, "has the weights " + root);
+  const auto* const directory = dynamic_cast<const ModelDir*>(&source);
+  const Passport* const passport = directory != nullptr ? directory->passport() : nullptr;
+  if (stated.passport && passport == nullptr)
+    return differs("a model with the passport", *stated.passport, "has none");
+  if (stated.passport && passport->root != *stated.passport)
+    return differs(
+        "a model with the passport", *stated.passport, "has the passport " + passport->root);
+  if (stated.signed_by && !passport->signature)
+    return differs("a model signed by", *stated.signed_by, "is not signed");
+  if (stated.signed_by && passport->signature->public_key != *stated.signed_by)
+    return differs(
+        "a model signed by", *stated.signed_by, "is signed by " + passport->signature->public_key);
+  if (!stated.verified) return {};
+  TRY_ASSIGN(const std::vector<Verification> list, read_verifications(of, passport->root));
+  if (std::none_of(list.begin(), list.end(), [](const Verification& v) { return v.passed; }))
+    report_.notes.push_back(
+        fmt::format("it states that its source had been verified, and beside {} no {} says so now",
+                    of,
+                    kVerifiedName));
+  return {};
+}
+
 /// How far its numbers are from those of the model that it was converted from.
 Result<void> Verifier::compare_with_source() {
-  const Passport* const passport = dir_->passport();
-  const MadeFrom* const stated =
-      passport != nullptr && passport->made_from ? &*passport->made_from : nullptr;
-  if (stated != nullptr) report_.made_from = ferry::describe(*stated);
+  TRY_ASSIGN(const std::optional<MadeFrom> stated, stated_origin());
+  if (stated) report_.made_from = ferry::describe(*stated);
   if (options_.source.empty()) return {};
   TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_model_source(options_.source));
-  if (stated == nullptr) {
-    report_.notes.push_back(fmt::format(
-        "it does not say what it was made from; it was compared with {}", options_.source));
+  if (!stated) {
+    report_.notes.push_back(
+        fmt::format("it does not say what it was made from; it was compared with {}, and may be as "
+                    "far from it as what ferry convert makes of it",
+                    options_.source));
   } else if (stated->adapter) {
     return fail(
         Code::kInvalidInput,
         "{}: was made with an adapter merged in, so no one model is its source; merge them first "
         "(ferry convert MODEL --adapter ADAPTER --to f32), convert that, and give it as --source",
         options_.directory);
-  } else if (const std::string root = source->weights_root(); root != stated->weights) {
-    return fail(Code::kInvalidInput,
-                "{}: was made from the weights {}, and those of {} are {}; give its own source",
-                options_.directory,
-                stated->weights,
-                options_.source,
-                root);
+  } else {
+    TRY(check_origin(*stated, *source));
   }
   TRY_ASSIGN(const probe::DirectoryModel of,
              probe::model_of(*source, cpu_device(), compute_, false));
@@ -440,7 +485,7 @@ Result<void> remember(const Report& report) {
                           report.root,
                           {.device = verified_as(*device),
                            .dtype = report.dtype,
-                           .passed = report.passed(),
+                           .passed = report.device_passed,
                            .program = report.program,
                            .unix_ms = system_clock().unix_ms()});
 }

@@ -73,8 +73,10 @@ struct Report {
   std::string root, signed_by, reference;
   int64_t files = 0, chunks = 0;
   uint64_t bytes = 0;
-  std::string made_from;         // as its passport states it, in words; empty: it does not
-  std::string source;            // that it was compared with
+  std::string
+      made_from;  // as its passport or made_from.json states it, in words; empty: neither does
+  std::string
+      source;  // that it was compared with, and whose passport and signer are those that it states
   WeightDistance from_source{};  // if it was
   bool streamed = false;
   bool equal_bits = false;  // every activation and logit that was compared is the reference's
@@ -93,13 +95,15 @@ struct Report {
   std::vector<std::string> reasons;      // why it failed; empty: passed
   std::vector<std::string> notes;
 
+  bool device_passed = false;  // set by conclude(): no reason speaks of the device
+
   bool passed() const { return reasons.empty(); }
   bool near_source() const { return source.empty() || from_source.worst <= 1; }
 };
 
 /// Errors: kNotFound, kCorrupt (a hash, the signature), kInvalidInput (another key; another source; a directory
 /// that is not a model), kUnavailable (no such device; replaced meanwhile), kExhausted. A verdict
-/// against the device is a report that did not pass. kExhausted, too: what was asked for (positions,
+/// against the device or the weights is a report that did not pass. kExhausted, too: what was asked for (positions,
 /// train) does not fit in memory. Throws DeviceError.
 Result<Report> verify(const Options& options);
 

@@ -43,7 +43,8 @@ void facts(Page& page, const Report& r) {
                           r.files,
                           r.chunks,
                           format_bytes(static_cast<double>(r.bytes))));
-  if (!r.made_from.empty()) page.fact("Made from", r.made_from);
+  if (!r.made_from.empty())
+    page.fact(r.source.empty() ? "States that it was made from" : "Made from", r.made_from);
   if (!r.source.empty())
     page.fact("Source",
               fmt::format("{}: {} numbers, up to {:.3g} times as far as their format allows",
