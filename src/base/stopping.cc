@@ -74,6 +74,17 @@ void stop_files_by_signals() {
   answer_stop_signals();
 }
 
+void answer_stop_signals_no_more() {
+  for (const int s : kStopSignals) {
+    struct sigaction action {};
+    ::sigaction(s, nullptr, &action);
+    if (action.sa_handler != on_stop_signal) continue;  // the caller ignores it
+    action = {};
+    action.sa_handler = SIG_DFL;
+    ::sigaction(s, &action, nullptr);
+  }
+}
+
 Result<void> files_not_stopped() {
   const int signal = g_stops_files ? g_signal.load() : 0;
   if (signal == 0) return {};

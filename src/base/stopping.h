@@ -21,6 +21,9 @@ int stop_signal();
 void stop_files_by_signals();
 /// Errors: kUnavailable: such a signal has come.
 Result<void> files_not_stopped();
+/// What was to be written is whole: from now on such a signal ends the process as if nobody answered it. One that has
+/// come is still stop_signal()'s.
+void answer_stop_signals_no_more();
 /// Where that was what made the command fail: the process ends as by the signal, for whoever started it (a loop in a
 /// shell) to see. Else it does nothing.
 void end_as_by_stop_signal();

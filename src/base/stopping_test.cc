@@ -62,6 +62,26 @@ TEST(Signals, TheFirstIsKeptAndASecondEndsTheProcess) {
             0);
 }
 
+TEST(Signals, WhoHasNothingMoreToWriteIsEndedAtOnce) {
+  EXPECT_EQ(end_of([] {
+              stop_files_by_signals();
+              answer_stop_signals_no_more();
+              ::raise(SIGTERM);
+              return stop_signal();
+            }),
+            256 + SIGTERM);
+  // What came before is known, and what the caller ignores stays ignored.
+  EXPECT_EQ(end_of([] {
+              ::signal(SIGHUP, SIG_IGN);
+              stop_files_by_signals();
+              ::raise(SIGTERM);
+              answer_stop_signals_no_more();
+              ::raise(SIGHUP);
+              return stop_signal();
+            }),
+            SIGTERM);
+}
+
 TEST(Signals, WhoWritesTakesBackWhatIsHalfWritten) {
   const std::string folder = testing::TempDir() + "/signals", path = folder + "/file";
   std::filesystem::create_directories(folder);

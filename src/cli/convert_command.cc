@@ -189,6 +189,7 @@ Result<void> convert(const Arguments& args) {
   const Result<SaveReport> saved = write_model_dir(args.out, contents);
   line.clear();
   if (!saved) return tl::unexpected(saved.error());
+  answer_stop_signals_no_more();  // the comparison writes nothing
   for (const std::string& warning : saved->warnings) tell("ferry: note: " + warning);
   tell(fmt::format("{}: {}; ferry passport {} makes its passport",
                    saved->path,
@@ -201,6 +202,11 @@ Result<void> convert(const Arguments& args) {
                               {"bytes", saved->bytes},
                               {"seconds", system_clock().monotonic_s() - begin}};
   if (!args.text.empty()) {
+    if (const int signal = stop_signal(); signal != 0)
+      return fail(Code::kUnavailable,
+                  "stopped by {}: {} is written whole; what it costs was not measured",
+                  signal_name(signal),
+                  saved->path);
     const Result<nlohmann::ordered_json> cost = cost_of(args, saved->path, ids);
     if (!cost) {
       tell(fmt::format("ferry: note: {} is whole; only what it costs could not be told",
