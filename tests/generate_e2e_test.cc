@@ -256,6 +256,39 @@ TEST_F(GenerateE2e, EveryInputOfTextComesThroughOneOpener) {
   }
 }
 
+/// The model is whole then, and whoever asks the comparison to end is not kept waiting.
+TEST_F(GenerateE2e, ASignalEndsTheComparisonOfWhatWasConverted) {
+  std::string text = generated_text(7);
+  for (int doubled = 0; doubled < 4; ++doubled) text += std::string(text);
+  write(path("long.txt"), text);
+  const auto convert = [](const std::string& out) {
+    return Strings{"convert",
+                   path("model"),
+                   "--to",
+                   "int8",
+                   "--out",
+                   out,
+                   "--text",
+                   path("long.txt"),
+                   "--tokens",
+                   "16000000"};
+  };
+  Program p(path("log"), convert(path("compared")));
+  ASSERT_TRUE(wait_for([&] { return p.ended() || p.said("makes its passport"); }));
+  p.signal(SIGINT);
+  EXPECT_EQ(p.wait(), 256 + SIGINT) << p.output();
+  ran({"generate", path("compared"), "--prompt", "a", "--tokens", "2"});
+  // Where it comes before the comparison begins.
+  Program early(
+      path("log"), convert(path("early")), {{"FERRY_FAULT", "file.sync_folder:*:delay1000"}});
+  ASSERT_TRUE(wait_for([&] { return early.ended() || fs::exists(path("early")); }));
+  early.signal(SIGINT);
+  EXPECT_EQ(early.wait(), 256 + SIGINT) << early.output();
+  EXPECT_TRUE(early.said(path("early") + " is written whole; what it costs was not measured"))
+      << early.output();
+  ran({"generate", path("early"), "--prompt", "a", "--tokens", "2"});
+}
+
 TEST_F(GenerateE2e, WrongLinesAreNamedBeforeAnythingIsComputed) {
   const auto wrong = [&](const std::string& line, const Strings& says) {
     write(path("bad.jsonl"), "{\"prompt\":\"a\"}\n\n" + line + "\n");
