@@ -66,6 +66,26 @@ TEST(Doctor, ReportsOnTheCpuAndWritesItsFiles) {
   fs::remove_all(folder);
 }
 
+/// Its verdict is its status, whoever reads.
+TEST(Doctor, AClosedOutputChangesNoVerdict) {
+  const auto closed = [](const std::string& arguments, const std::string& environment) {
+    const int status = std::system((environment + " XDG_STATE_HOME=" + state().string() +
+                                    " timeout 300 " FERRY_PROGRAM " doctor --quick --soak 0 " +
+                                    arguments + " >&- 2>/dev/null")
+                                       .c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  };
+  const fs::path json = fs::temp_directory_path() / "ferry_doctor_e2e_closed.json";
+  EXPECT_EQ(closed("--only rope --json " + json.string(), ""), 0);
+  EXPECT_TRUE(fs::exists(json));
+  EXPECT_EQ(closed("--only rope", ""), 0);
+  EXPECT_EQ(
+      closed("--device ascend --only rms_norm", sim("FERRY_ASCEND_SIM_MUTANT=RmsNorm:scaled")), 1);
+  EXPECT_EQ(closed("--only rope --json -", ""), 3) << "what was asked for could not be written";
+  fs::remove(json);
+  fs::remove_all(state());
+}
+
 TEST(Doctor, SaysWhatIsWrongWithTheCommand) {
   EXPECT_EQ(doctor("--device toaster").status, 2);
   EXPECT_EQ(doctor("--soak yesterday").status, 2);

@@ -18,6 +18,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/terminal.h"
@@ -245,8 +246,38 @@ TEST_F(RunE2e, AClosedOutputIsNoSuccessOfWhatIsPrinted) {
   }
   EXPECT_EQ(closed({"tokenizer", "encode", "--tokenizer", path("tok.json"), "a river"}), 3);
   EXPECT_NE(read(path("closed.log")).find("standard output: is closed"), std::string::npos);
-  EXPECT_EQ(closed(train("unprinted", {"--train.steps=2"})), 0) << read(path("closed.log"));
-  EXPECT_TRUE(fs::exists(checkpoint("unprinted", 2)));
+  // What leaves files has done what it was asked for, and could not do it again.
+  const std::string model = path("unprinted-model");
+  for (const auto& [args, file] : std::vector<std::pair<Strings, std::string>>{
+           {train("unprinted", {"--train.steps=2"}), checkpoint("unprinted", 2) + "/config.json"},
+           {{"convert", checkpoint("unprinted", 2), "--out", model}, model + "/config.json"},
+           {{"passport", model}, model + "/passport.json"},
+           {{"verify", model, "--html", path("unprinted.html")}, path("unprinted.html")},
+           {{"keygen", path("unprinted.key")}, path("unprinted.key")},
+           {{"tasks", "sum", "--count", "3", "--out", path("unprinted.jsonl")},
+            path("unprinted.jsonl")},
+           {{"tokenizer",
+             "train",
+             "--vocab",
+             "270",
+             "--out",
+             path("unprinted.json"),
+             path("text.txt")},
+            path("unprinted.json")},
+           {{"data",
+             "prepare",
+             path("text.txt"),
+             "--split",
+             "line",
+             "--tokenizer",
+             path("tok.json"),
+             "--out",
+             path("unprinted-text")},
+            path("unprinted-text") + "/manifest.json"}}) {
+    EXPECT_EQ(closed(args), 0) << testing::PrintToString(args) << read(path("closed.log"));
+    EXPECT_TRUE(fs::exists(file)) << file;
+  }
+  EXPECT_EQ(closed({"verify", model, "--json"}), 3) << read(path("closed.log"));
 }
 
 TEST_F(RunE2e, AFullDiskUnderTheLogIsNoSuccess) {

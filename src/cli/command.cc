@@ -14,6 +14,17 @@
 #include "base/json.h"
 
 namespace ferry::cli {
+namespace {
+
+bool nobody_reads_output() {
+  if (output_is_closed()) return true;
+  pollfd output{STDOUT_FILENO, 0, 0};
+  return ::poll(&output, 1, 0) > 0 && (output.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+bool print_nowhere() { return std::freopen("/dev/null", "w", stdout) != nullptr; }
+
+}  // namespace
 
 void tell(const std::string& line) { std::fputs((line + "\n").c_str(), stderr); }
 
@@ -34,10 +45,13 @@ Result<void> flush_output() {
   return {};
 }
 
-bool nobody_reads_output() {
-  if (output_is_closed()) return true;
-  pollfd output{STDOUT_FILENO, 0, 0};
-  return ::poll(&output, 1, 0) > 0 && (output.revents & (POLLERR | POLLHUP)) != 0;
+void print_besides() {
+  if (nobody_reads_output()) static_cast<void>(print_nowhere());  // else printed_besides() tells
+}
+
+Result<void> printed_besides(const Result<void>& printed) {
+  if (printed || !nobody_reads_output() || !print_nowhere()) return printed;
+  return {};
 }
 
 Result<void> print_json(const nlohmann::ordered_json& line) {

@@ -26,9 +26,12 @@ Result<void> print_json(const nlohmann::ordered_json& line);
 /// the caller).
 Result<void> flush_output();
 
-/// Whether standard output is a pipe whose reader left, a terminal that was closed, or closed itself.
-/// For commands whose result is not what they print.
-bool nobody_reads_output();
+/// Of commands whose result is not what they print (files, a verdict that is their status), before they print: where
+/// nobody reads standard output (a pipe whose reader left, a terminal that was closed, closed itself), what they print
+/// goes nowhere from here on.
+void print_besides();
+/// And behind it: the failure to print, unless whoever read has left meanwhile.
+Result<void> printed_besides(const Result<void>& printed);
 
 /// One line on a terminal's standard error, written over at most ten times a second; nothing
 /// elsewhere.

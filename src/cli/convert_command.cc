@@ -156,6 +156,7 @@ std::vector<NamedTensor> tensors_of(ModelSource& from,
 
 Result<void> convert(const Arguments& args) {
   const double begin = system_clock().monotonic_s();
+  print_besides();
   stop_files_by_signals();
   TRY(check_new(args.out));
   if (!args.text.empty() && args.to != "int8" && args.to != "int4")
@@ -215,7 +216,7 @@ Result<void> convert(const Arguments& args) {
     }
     j.update(*cost);
   }
-  return print_json(j);
+  return printed_besides(print_json(j));
 }
 
 }  // namespace

@@ -121,6 +121,7 @@ Json part_json(const data::Part& part) {
 Result<void> prepare(PrepareArgs& args) {
   TRY(data::parse_split(args.split, args.options.source));
   TRY(check_kind(args));
+  print_besides();
   stop_files_by_signals();
   if (!args.chat.empty()) TRY(write_for(args.chat, args.max_tokens, args.options));
   ProgressLine line;
@@ -156,23 +157,23 @@ Result<void> prepare(PrepareArgs& args) {
         "and {} left out because the training text has it as well\n",
         args.options.held_out_bytes,
         counted(m.near_duplicates, "document was", "documents were"));
-  return print_json(
-      {{"command", "data prepare"},
-       {"out", args.options.out},
-       {"documents", m.train.documents() + m.held_out.documents()},
-       {"tokens", tokens},
-       {"bytes", bytes},
-       {"bytes_per_token",
-        static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(tokens, 1))},
-       {"train", part_json(m.train)},
-       {"held_out", part_json(m.held_out)},
-       {"duplicates", m.duplicates},
-       {"near_duplicates", m.near_duplicates},
-       {"conversations", m.conversations()},
-       {"skipped_lines", skipped_lines},
-       {"fingerprint", m.fingerprint()},
-       {"seconds", seconds},
-       {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-6)}});
+  return printed_besides(
+      print_json({{"command", "data prepare"},
+                  {"out", args.options.out},
+                  {"documents", m.train.documents() + m.held_out.documents()},
+                  {"tokens", tokens},
+                  {"bytes", bytes},
+                  {"bytes_per_token",
+                   static_cast<double>(bytes) / static_cast<double>(std::max<uint64_t>(tokens, 1))},
+                  {"train", part_json(m.train)},
+                  {"held_out", part_json(m.held_out)},
+                  {"duplicates", m.duplicates},
+                  {"near_duplicates", m.near_duplicates},
+                  {"conversations", m.conversations()},
+                  {"skipped_lines", skipped_lines},
+                  {"fingerprint", m.fingerprint()},
+                  {"seconds", seconds},
+                  {"mb_per_s", static_cast<double>(bytes) / 1e6 / std::max(seconds, 1e-6)}}));
 }
 
 void add_prepare(Command& parent) {

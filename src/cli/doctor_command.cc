@@ -231,8 +231,10 @@ Result<int> examine(Arguments& args) {
     return fail(Code::kInvalidInput,
                 "--runs notes what passed whole: without --quick, --only and --first-level");
   if (!args.runs.empty()) TRY(ops::add_run_records(args.runs, {}));  // whether it can be written
+  const bool prints_report = args.json == "-";
   TRY(check_output_path(args.html, OutputKind::kPage));
-  if (args.json != "-") TRY(check_output_path(args.json, OutputKind::kExamination));
+  if (!prints_report) TRY(check_output_path(args.json, OutputKind::kExamination));
+  if (!prints_report) print_besides();
   const Paint paint;
   Table table(paint);
   const doctor::Command command{
@@ -246,13 +248,14 @@ Result<int> examine(Arguments& args) {
   print_verdict(report, paint);
   const nlohmann::ordered_json whole = doctor::to_json(report);
   if (!args.html.empty()) TRY(write_file_atomic(args.html, doctor::to_html(report)));
-  if (!args.json.empty() && args.json != "-")
+  if (!args.json.empty() && !prints_report)
     TRY(write_file_atomic(args.json, json_text(whole, 1) + "\n"));
   if (!args.runs.empty()) TRY(note_runs(args.runs, report));
   const Result<std::string> noted = remember_examination(report, args.options.for_run);
   const std::string& note = noted ? *noted : noted.error().message;
   if (!note.empty()) tell("ferry: note: " + note);
-  TRY(print_json(args.json == "-" ? whole : doctor::summary_json(report)));
+  const Result<void> printed = print_json(prints_report ? whole : doctor::summary_json(report));
+  TRY(prints_report ? printed : printed_besides(printed));
   if (!passed(report.verdict)) return exit_status(Code::kVerdict);
   return report.stopped.empty() ? 0 : exit_status(Code::kTimeout);
 }

@@ -345,12 +345,13 @@ class Batch {
     TRY(out_->sync());
     TRY(out_->close());
     const double seconds = clock() - begin;
-    TRY(print_json({{"requests", answered_},
+    TRY(printed_besides(
+        print_json({{"requests", answered_},
                     {"tokens", tokens_},
                     {"tokens_per_s", seconds > 0 ? static_cast<double>(tokens_) / seconds : 0},
                     {"seconds", seconds},
                     {"refused", refused_},
-                    {"prompt_tokens_reused", engine_.counts().tokens_reused}}));
+                    {"prompt_tokens_reused", engine_.counts().tokens_reused}})));
     if (refused_ > 0)
       return fail(Code::kVerdict,
                   "{}: {} of {} answers could not be made; their lines say why (\"error\")",
@@ -519,6 +520,7 @@ Result<void> generate_batch(const OpenedModel& model,
                             const OpenOptions& opened,
                             const AnswerOptions& defaults,
                             const BatchFiles& files) {
+  print_besides();
   WrongLines wrong(files.in);
   TRY_ASSIGN(std::vector<Line> lines, read_lines(files.in, defaults, wrong));
   Batch batch(model, opened.directory, defaults, files, lines);

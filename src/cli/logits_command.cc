@@ -97,6 +97,7 @@ Result<void> write_logits(const OpenedModel& m,
 }
 
 Result<void> logits(Arguments& args) {
+  print_besides();
   TRY(check_output_path(args.out, OutputKind::kLogits));
   args.open.tokenizer = false;
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
@@ -111,7 +112,7 @@ Result<void> logits(Arguments& args) {
   }
   const nlohmann::ordered_json j = {
       {"out", args.out}, {"sequences", sequences.size()}, {"vocab", m.model->vocab_size()}};
-  return print_json(j);
+  return printed_besides(print_json(j));
 }
 
 }  // namespace

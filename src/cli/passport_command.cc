@@ -67,6 +67,7 @@ Result<void> state_what_it_was_made_from(Passport& passport, const std::string& 
 /// Signs what is there, or, for a directory that came from elsewhere, makes its passport: hashes of
 /// what lies there now, and the answers of the CPU.
 Result<void> write_passport(const Arguments& args) {
+  print_besides();
   std::optional<KeyPair> key;
   if (!args.key.empty()) {
     TRY_ASSIGN(key, read_secret_key(args.key));
@@ -120,10 +121,11 @@ Result<void> write_passport(const Arguments& args) {
              path,
              passport.root,
              key ? "signed by " + key->public_key : "not signed");
-  return flush_output();
+  return printed_besides(flush_output());
 }
 
 Result<void> make_keys(const std::string& path) {
+  print_besides();
   const KeyPair key = new_key_pair();
   TRY(write_key_files(path, key));
   fmt::print(
@@ -132,7 +134,7 @@ Result<void> make_keys(const std::string& path) {
       path,
       path,
       key.public_key);
-  return flush_output();
+  return printed_besides(flush_output());
 }
 
 }  // namespace

@@ -249,6 +249,7 @@ Result<void> score(Arguments& args) {
   TRY_ASSIGN(const std::vector<int64_t> ks, ks_of(args.ks, args.samples));
   if (of_server) TRY(check_for_server(args));
   if (!args.out.empty()) {
+    print_besides();
     TRY_ASSIGN(const bool there, is_there(args.out));
     if (there)
       return fail(
@@ -296,7 +297,8 @@ Result<void> score(Arguments& args) {
   last["by_kind"] = std::move(by_kind);
   if (all.programs.judged() > 0) last["program_failed"] = all.programs.failed();
   last["seconds"] = seconds;
-  return print_json(last);
+  const Result<void> printed = print_json(last);
+  return args.out.empty() ? printed : printed_besides(printed);
 }
 
 }  // namespace

@@ -34,6 +34,7 @@ void put_to(rl::Task& task, const std::string& instruction) {
 }
 
 Result<void> make(const Arguments& args) {
+  print_besides();
   if (args.solutions && !args.instruction.empty())
     return fail(Code::kInvalidInput,
                 "--solutions are of tasks that are texts, and --instruction makes conversations: "
@@ -66,7 +67,7 @@ Result<void> make(const Arguments& args) {
   }
   TRY(write_file_atomic(args.out, lines));
   fmt::print("{}: {}\n", args.out, counted(args.count, "task"));
-  return {};
+  return printed_besides(flush_output());
 }
 
 }  // namespace

@@ -87,6 +87,7 @@ Result<uint64_t> feed_file(text::BpeTrainer& trainer,
 }
 
 Result<void> train(TrainArgs& args) {
+  print_besides();
   using text::SplitStyle;
   args.options.split = args.split == "deepseek" ? SplitStyle::kDeepseek
                        : args.split == "llama3" ? SplitStyle::kLlama3
@@ -138,8 +139,7 @@ Result<void> train(TrainArgs& args) {
                                        {"bytes", bytes},
                                        {"words", trained.words},
                                        {"seconds", system_clock().monotonic_s() - start_s}};
-  fmt::print("{}\n", json_text(line));
-  return flush_output();
+  return printed_besides(print_json(line));
 }
 
 void add_train(Command& parent) {

@@ -342,14 +342,9 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
           fmt::format("stopped    after step {}; go on with: {}\n", result->run.step, command);
       std::fputs(line.c_str(), stdout);
     }
-    const Result<void> printed = print_result(*result);
-    if (printed) return 0;
-    if (!nobody_reads_output()) {
-      report(printed.error());
-      return status_of(printed.error());
-    }
     // What the run made is in its folder: it is done even if nobody reads of it any more.
-    if (std::freopen("/dev/null", "w", stdout) != nullptr) return 0;
+    const Result<void> printed = printed_besides(print_result(*result));
+    if (printed) return 0;
     report(printed.error());
     return status_of(printed.error());
   } catch (const comm::LinkError& e) {

@@ -147,6 +147,12 @@ void print_report(const verify::ServerReport& r) {
   fmt::print("verdict    {}\n", to_string(r.verdict));
 }
 
+/// The verdict is the status: only whoever asked for JSON has missed something that he does not read.
+Result<void> flush_report(const Arguments& args) {
+  const Result<void> printed = flush_output();
+  return args.json ? printed : printed_besides(printed);
+}
+
 Result<void> ask_server(Arguments& args) {
   TRY(check_output_path(args.html, OutputKind::kPage));
   if (!args.key_file.empty()) {
@@ -168,13 +174,13 @@ Result<void> ask_server(Arguments& args) {
     const Code code = report.error().code;
     if (args.json && (code == Code::kUnavailable || code == Code::kTimeout))
       fmt::print("{}\n", verify::to_json(report.error()));
-    TRY(flush_output());
+    TRY(flush_report(args));
     return tl::unexpected(report.error());
   }
   print_report(*report);
   if (!args.html.empty()) TRY(write_file_atomic(args.html, verify::to_html(*report)));
   if (args.json) fmt::print("{}\n", verify::to_json(*report));
-  TRY(flush_output());
+  TRY(flush_report(args));
   switch (report->verdict) {
     case verify::ServerVerdict::kSame: return {};
     case verify::ServerVerdict::kDiffers:
@@ -192,6 +198,7 @@ Result<void> ask_server(Arguments& args) {
 }
 
 Result<void> verify_directory(Arguments& args) {
+  if (!args.json) print_besides();
   if (!args.server.address.empty()) return ask_server(args);
   if (args.dtype == "f32") args.verify.dtype = DType::kF32;
   if (args.dtype == "bf16") args.verify.dtype = DType::kBF16;
@@ -211,7 +218,7 @@ Result<void> verify_directory(Arguments& args) {
       fmt::print(
           stderr, "ferry: note: the verdict could not be noted: {}\n", noted.error().message);
   if (args.json) fmt::print("{}\n", verify::to_json(report));
-  TRY(flush_output());
+  TRY(flush_report(args));
   if (report.passed()) return {};
   if (report.device_passed)
     return fail(Code::kVerdict,
