@@ -280,7 +280,8 @@ Result<Examined> examine(const Options& options, size_t from, Listener& listener
     const Outcome outcome = run_check(checks[i], *device, options, listener, &device_lost);
     listener.ended(outcome);
     if (device_lost) return Examined::kDeviceLost;
-    if (stop_signal() != 0) return Examined::kStopped;
+    const bool all = i + 1 == checks.size() && !outcome.cut_short;
+    if (stop_signal() != 0 && !all) return Examined::kStopped;
   }
   for (const std::string& what : not_tried(options)) listener.noted("not tried: " + what);
   return Examined::kAll;

@@ -81,7 +81,7 @@ Outcome run_check(const Check& check,
 enum class Examined : uint8_t {
   kAll,
   kDeviceLost,  // it reported an error: a new process may go on with the next check
-  kStopped,     // by a signal (base/signals.h), after the check that ran
+  kStopped,  // by a signal (base/signals.h), after the check that ran, or in it: there was more to try
 };
 /// Checks [from, end) on options.device, told to the listener. Errors: kInvalidInput, kUnavailable (no such device).
 Result<Examined> examine(const Options& options, size_t from, Listener& listener);

@@ -386,6 +386,7 @@ Json to_json(const Outcome& o) {
   j["used"] = used;
   j["problems"] = problems;
   j["seconds"] = o.seconds;
+  if (o.cut_short) j["cut_short"] = true;
   return j;
 }
 
@@ -400,6 +401,7 @@ Outcome outcome_from_json(const Json& j) {
                           p.at("subject").get<std::string>(),
                           p.at("kernel").get<std::string>()});
   o.seconds = j.at("seconds").get<double>();
+  o.cut_short = j.value("cut_short", false);
   return o;
 }
 

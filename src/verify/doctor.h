@@ -55,6 +55,7 @@ struct Outcome {
   std::vector<KernelUse> used;  // in order of first use
   std::vector<Problem> problems;
   double seconds = 0;
+  bool cut_short = false;  // by a signal to stop: not all was tried that was to be
 };
 
 struct Measurement {

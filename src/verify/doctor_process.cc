@@ -123,6 +123,9 @@ class Examination {
       ++deaths_;
       TRY(follow_one());
     }
+    const bool all = planned_ > 0 && report_.outcomes.size() == planned_;
+    if (all && !report_.outcomes.back().cut_short)
+      report_.stopped.clear();  // nothing was left to be stopped
     if (stopping())
       note(planned_ == 0 ? fmt::format("stopped by {} before the first check", report_.stopped)
                          : fmt::format("stopped by {}: {} of {} checks were made",
@@ -130,7 +133,7 @@ class Examination {
                                        report_.outcomes.size(),
                                        planned_));
     report_.seconds = clock_.monotonic_s() - begin_s;
-    report_.whole = planned_ > 0 && report_.outcomes.size() == planned_ && report_.stopped.empty();
+    report_.whole = all && !stopping();
     conclude(report_);
     return std::move(report_);
   }

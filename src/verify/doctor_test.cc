@@ -225,8 +225,9 @@ std::string began(int index, double limit_s = 20) {
          say("launched", "\"add\"");
 }
 
-std::string ended(int index) {
-  const Outcome o{.head = {.name = fmt::format("check {}", index), .subject = "add"}};
+std::string ended(int index, bool cut_short = false) {
+  const Outcome o{.head = {.name = fmt::format("check {}", index), .subject = "add"},
+                  .cut_short = cut_short};
   return say("ended", to_json(o).dump());
 }
 
@@ -336,6 +337,22 @@ TEST(DoctorProcess, StoppedItIsNoVerdictAndSaysWhatItFound) {
   EXPECT_EQ(broken->reasons.back(),
             "stopped by SIGINT before everything was tried: what was found stands, and is not all "
             "that may be");
+}
+
+TEST(DoctorProcess, StoppedInTheLastCheckItIsWhole) {
+  // As far as that was made to its end. The child says that it was stopped where a signal cut the check short.
+  for (const bool cut_short : {false, true}) {
+    const Result<Report> report = stopped(
+        {opened() + began(0) + ended(0) + began(1) + ended(1) + began(2) + "last=$(cat <<'END'\n" +
+         ended(2, cut_short) + "\nEND\n); trap 'eval \"$last\"; exit " + (cut_short ? "5" : "0") +
+         "' TERM; " + says_ready() + "while :; do sleep 0.05; done"});
+    ASSERT_TRUE(report.has_value()) << report.error().message;
+    EXPECT_EQ(report->outcomes.size(), 3u);
+    EXPECT_EQ(report->stopped, cut_short ? "SIGINT" : "");
+    EXPECT_EQ(report->whole, !cut_short);
+    EXPECT_EQ(report->verdict, cut_short ? Verdict::kNothingFound : Verdict::kFitToTrain);
+    EXPECT_EQ(to_json(report->outcomes[2]).contains("cut_short"), cut_short);
+  }
 }
 
 /// Spoils the last row of a kernel's first output, but only of more than so many rows.

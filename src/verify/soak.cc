@@ -236,11 +236,11 @@ void soak(Running& r) {
            fmt::format("{} of {} wrong, the first: {}", tally.wrong, tally.runs, tally.first),
            what == "products" ? "matmul" : what});
   }
-  const bool cut_short = now_s - begin_s < r.options.soak_s;
+  r.outcome.cut_short = now_s - begin_s < r.options.soak_s;
   r.listener.noted(fmt::format(
       "soak of {}{}: {} products, {} copies, {} ops at sizes by the seed and {} runs of ops "
       "alike, {} wrong",
-      cut_short ? format_duration(now_s - begin_s) + " of " : "",
+      r.outcome.cut_short ? format_duration(now_s - begin_s) + " of " : "",
       format_duration(r.options.soak_s),
       tallies["products"].runs,
       tallies["copies"].runs,
