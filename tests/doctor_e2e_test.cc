@@ -258,8 +258,14 @@ TEST(Doctor, CtrlCEndsItWithWhatItFoundAndNoVerdict) {
     EXPECT_EQ(summary.value("verdict", ""), "nothing found") << output;
     EXPECT_TRUE(run->said("stopped by " + name + ": no verdict on the device")) << output;
     EXPECT_TRUE(run->said("No verdict, for it was stopped")) << output;
+    // By itself: it is not ended after ten seconds by whoever waits for it.
+    EXPECT_FALSE(run->said("was cut short")) << output;
+    EXPECT_TRUE(run->said("soak of ")) << output;
     std::ifstream in(json);
-    EXPECT_EQ(Json::parse(in).at("stopped"), name);
+    const Json report = Json::parse(in);
+    EXPECT_EQ(report.at("stopped"), name);
+    ASSERT_EQ(report.at("outcomes").size(), 1u) << output;
+    EXPECT_TRUE(report.at("outcomes")[0].value("cut_short", false)) << output;
     EXPECT_FALSE(fs::exists(state() / "ferry")) << "noted as a verdict";
     fs::remove(json);
   }

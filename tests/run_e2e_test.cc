@@ -290,9 +290,11 @@ TEST_F(RunE2e, AFullDiskUnderTheLogIsNoSuccess) {
 /// Neither the supervisor nor a worker has more descriptors after a restart.
 TEST_F(RunE2e, ALimitOfOpenFilesIsToldAtOnce) {
   const std::string log = path("descriptors.log");
-  for (const int limit : {6, 8, 9}) {
-    const std::string command = "(ulimit -n " + std::to_string(limit) + "; exec " +
-                                in_shell(train("descriptors")) + ") >" + log + " 2>&1";
+  std::string none_open;  // but the first three, whatever this process was given
+  for (int fd = 3; fd <= 9; ++fd) none_open += " " + std::to_string(fd) + ">&-";
+  for (const int limit : {6, 8}) {
+    const std::string command = "(exec" + none_open + "; ulimit -n " + std::to_string(limit) +
+                                "; exec " + in_shell(train("descriptors")) + ") >" + log + " 2>&1";
     EXPECT_EQ(status_of(std::system(command.c_str())), 3) << limit << ": " << read(log);
     EXPECT_NE(read(log).find("ulimit -n 1024"), std::string::npos) << limit << ": " << read(log);
     EXPECT_EQ(read(log).find("starting again"), std::string::npos) << limit << ": " << read(log);
