@@ -29,7 +29,8 @@ using Tcp = asio::ip::tcp;
 using Error = boost::system::error_code;
 
 constexpr size_t kReadBytes = 8 << 10;
-constexpr size_t kAheadBytes = 64 << 10;  // of later requests, while one is being answered
+constexpr size_t kAheadBytes = 64 << 10;   // of later requests, while one is being answered
+constexpr size_t kFramingBytes = 1 << 10;  // at most, of a response's head and a piece's chunk
 constexpr double kSweepS = 0.25;
 constexpr double kLingerS = 2;  // for a client to read why its request was not read to its end
 constexpr double kNever = std::numeric_limits<double>::infinity();
@@ -123,7 +124,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::shared_ptr<Exchange> exchange_;
   std::string out_, writing_;  // not sent: behind what is being sent, and that
   uint64_t sent_bytes_ = 0;
-  uint64_t large_until_ = 0;  // where the last piece ended that was larger than may be left unread
+  uint64_t large_until_ = 0;  // where the last piece ended that was too large to be counted
   State state_ = State::kHead;
   double since_ = 0, deadline_ = kNever;
   uint64_t body_counted_ = 0;
@@ -438,9 +439,11 @@ void Session::begin(HttpResponse head) {
 
 void Session::write(std::string_view piece) {
   if (piece.empty()) return;
-  // A piece that alone is larger has its time (write_s): until it is sent, what comes behind it is counted.
-  if (queued_bytes() - std::max(sent_bytes_, large_until_) > server_.limits.unread_bytes)
-    return close();
+  // A piece that alone is larger has its time (write_s): until it is sent, what comes behind it is counted. That may
+  // begin with another (what is said at a stream's beginning and at its end), and then ends with it.
+  const bool large = piece.size() + kFramingBytes > server_.limits.unread_bytes;
+  const uint64_t unread = queued_bytes() - std::max(sent_bytes_, large_until_);
+  if (unread + (large ? 0 : piece.size()) > server_.limits.unread_bytes) return close();
   if (chunked_) {
     std::array<char, 18> head;  // of a chunk: its size in hexadecimal digits, and a line's end
     char* const end = std::to_chars(head.data(), head.data() + 16, piece.size(), 16).ptr;
@@ -450,8 +453,7 @@ void Session::write(std::string_view piece) {
   }
   out_ += piece;
   if (chunked_) out_ += "\r\n";
-  const bool large = piece.size() > server_.limits.unread_bytes;
-  if (large && large_until_ <= sent_bytes_) large_until_ = queued_bytes();  // one at a time
+  if (large && large_until_ <= sent_bytes_) large_until_ = queued_bytes();
   flush();
 }
 

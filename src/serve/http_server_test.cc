@@ -102,9 +102,15 @@ TEST(HttpServer, APieceThatAloneIsLargerClosesNoConnection) {
 /// Behind it, and behind pieces of which none is large, the limit is what it is.
 TEST(HttpServer, WhatIsUnreadIsBounded) {
   const size_t on_their_way = bytes_on_their_way();
-  Stream large, slow;
+  Stream large, two, most_of_it, slow;
   EXPECT_TRUE(large.write(2 * kLimit, 2 * kLimit));
   EXPECT_FALSE(large.write(2 * kLimit + on_their_way));
+  // As a stream ends that repeats at its end what it said at its beginning; nothing comes behind it.
+  EXPECT_TRUE(two.write(4 * kLimit, 2 * kLimit));
+  EXPECT_FALSE(two.write(1));
+  // A piece counts before it is taken.
+  EXPECT_TRUE(most_of_it.write(on_their_way + kLimit / 4 * 3));
+  EXPECT_FALSE(most_of_it.write(kLimit / 4 * 3, kLimit / 4 * 3));
   // Who reads on and on, but slower than there is to read.
   EXPECT_TRUE(slow.write(kPiece));
   slow.client->head();
