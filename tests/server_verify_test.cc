@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "base/clock.h"
@@ -22,6 +23,7 @@
 #include "models/registry.h"
 #include "program.h"
 #include "text/bpe_trainer.h"
+#include "verify/patience.h"
 
 namespace ferry {
 namespace {
@@ -244,6 +246,33 @@ TEST(ServerVerify, AServerWithoutTimeIsLeftAloneAsLongAsItWants) {
   ASSERT_TRUE(r) << r.error().message;
   ASSERT_EQ(asked_s.size(), 3);
   for (const size_t i : {1, 2}) EXPECT_GE(asked_s[i] - asked_s[i - 1], 0.999);
+}
+
+/// Whoever asks by rules of his own says the same.
+TEST(ServerVerify, AServerThatIsToGiveAnswersForScoresIsLeftAloneAsLongAsItWants) {
+  const std::string tasks = join_path(folder(), "tasks.jsonl");
+  ASSERT_TRUE(write_file_atomic(tasks, "{\"prompt\": \"What is a ferry\", \"answer\": \"a\"}\n"));
+  const FaultyServer server(tiny_model(),
+                            Fault::kNone,
+                            {.not_now =
+                                 [](const std::string& body) {
+                                   return body.find("What is a ferry") != std::string::npos;
+                                 },
+                             .retry_after = "3600"});
+  program::Program score(join_path(folder(), "log"),
+                         {"score", tasks, "--server", server.address(), "--tokens", "2"});
+  EXPECT_EQ(score.wait(), 3) << score.output();
+  EXPECT_TRUE(score.said("status 503: 'not now'; it wants to be left alone for 1 h 00 min"))
+      << score.output();
+}
+
+/// What an earlier reply wanted is not told of a later one.
+TEST(ServerVerify, PatienceTellsOfTheLastReply) {
+  verify::Patience patience(0.6);
+  EXPECT_FALSE(patience.wait(3600));
+  EXPECT_EQ(patience.told(), "; it wants to be left alone for 1 h 00 min: ask it then");
+  EXPECT_TRUE(patience.wait(std::nullopt));
+  EXPECT_EQ(patience.told(), "; it was asked again for 0.5 s: ask it when it has less to do");
 }
 
 INSTANTIATE_TEST_SUITE_P(

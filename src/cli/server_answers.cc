@@ -60,6 +60,7 @@ Said ask_all(verify::ServerClient& server,
     std::vector<verify::ServerClient::Attempt> attempts = server.attempt_together(asked);
     std::vector<size_t> again;
     std::optional<Status> why_again;
+    bool busy = false;  // of that
     std::optional<double> retry_after_s;
     for (size_t r = 0; r < round.size(); ++r) {
       verify::ServerClient::Attempt& attempt = attempts[r];
@@ -67,7 +68,10 @@ Said ask_all(verify::ServerClient& server,
         said.answers[round[r]] = *std::move(attempt.answer);
       } else if (attempt.may_pass) {
         again.push_back(round[r]);
-        if (!why_again) why_again = attempt.answer.error();
+        if (!why_again) {
+          why_again = attempt.answer.error();
+          busy = attempt.busy;
+        }
         retry_after_s = std::max(retry_after_s, attempt.retry_after_s);
       } else if (!said.why_not) {
         said.why_not = attempt.answer.error();
@@ -82,6 +86,7 @@ Said ask_all(verify::ServerClient& server,
       continue;
     }
     if (!server.patience().wait(retry_after_s)) {
+      if (busy) why_again->message += server.patience().told();
       said.why_not = why_again;
       return said;
     }

@@ -15,6 +15,7 @@ constexpr double kFirstS = 0.5, kLongestS = 30;
 }  // namespace
 
 bool Patience::wait(std::optional<double> retry_after_s) {
+  asks_s_.reset();  // of an earlier reply
   const double left_s = most_s_ - waited_s_;
   if (left_s <= 0) return false;
   next_s_ = next_s_ == 0 ? kFirstS : std::min(2 * next_s_, kLongestS);

@@ -38,6 +38,14 @@ bool refused(int status) {
 bool busy(int status) { return status == 408 || status == 429 || status == 503; }
 bool busy(const Result<HttpReply>& reply) { return reply && busy(reply->status); }
 
+/// Of a reply that is none: what the server says, and what is to be told of one that has no time.
+std::string told_of(const HttpReply& reply, const std::string& told_if_busy) {
+  return fmt::format("status {}: {}{}",
+                     reply.status,
+                     error_of(reply.body),
+                     busy(reply.status) ? told_if_busy : "");
+}
+
 /// What clients ask again after, as a rule: no reply at all, and statuses that say "not now".
 bool may_pass(const Result<HttpReply>& reply) {
   return !reply || busy(reply) || reply->status >= 500;
@@ -91,14 +99,6 @@ Result<HttpReply> ServerClient::ask_patiently(const HttpRequest& request) {
   return std::move(ask_patiently({&request, 1}).front());
 }
 
-/// Of a reply that is none: what the server says, and how long it was asked if it has no time.
-std::string ServerClient::told_of(const HttpReply& reply) const {
-  return fmt::format("status {}: {}{}",
-                     reply.status,
-                     error_of(reply.body),
-                     busy(reply.status) ? patience_.told() : "");
-}
-
 Result<void> ServerClient::find_model(const std::string& wanted) {
   TRY_ASSIGN(const HttpReply reply, ask_patiently({.path = "/v1/models", .body = "", .key = key_}));
   const std::string where = address() + "/v1/models";
@@ -110,10 +110,13 @@ Result<void> ServerClient::find_model(const std::string& wanted) {
                 reply.status);
   model_ = wanted;
   if (reply.status == 404 && !wanted.empty()) return {};
-  if (busy(reply.status)) return fail(Code::kUnavailable, "{}: {}", where, told_of(reply));
+  if (busy(reply.status))
+    return fail(Code::kUnavailable, "{}: {}", where, told_of(reply, patience_.told()));
   if (reply.status != 200)
-    return fail(
-        Code::kUnavailable, "{}: {}; is it an OpenAI-compatible server?", where, told_of(reply));
+    return fail(Code::kUnavailable,
+                "{}: {}; is it an OpenAI-compatible server?",
+                where,
+                told_of(reply, patience_.told()));
   TRY_ASSIGN(const std::vector<std::string> names, read_models(reply.body, where));
   if (names.empty()) return fail(Code::kUnavailable, "{}: lists no model", where);
   if (wanted.empty()) {
@@ -160,10 +163,13 @@ std::string ServerClient::body_of(const Ask& q) const {
   return json_text(body);
 }
 
-Result<ServerAnswer> ServerClient::read(const Ask& q, const Result<HttpReply>& reply) const {
+Result<ServerAnswer> ServerClient::read(const Ask& q,
+                                        const Result<HttpReply>& reply,
+                                        const std::string& told_if_busy) const {
   if (!reply) return tl::unexpected(reply.error());
   const std::string where = address() + (q.chat ? kChat : kCompletions);
-  if (reply->status != 200) return fail(Code::kUnavailable, "{}: {}", where, told_of(*reply));
+  if (reply->status != 200)
+    return fail(Code::kUnavailable, "{}: {}", where, told_of(*reply, told_if_busy));
   return read_answer(
       reply->body, where, q.prompt_log_probs && prompt_log_probs_ == PromptLogProbs::kEcho);
 }
@@ -186,7 +192,8 @@ Result<ServerAnswer> ServerClient::ask(const Ask& q) {
 std::vector<Result<ServerAnswer>> ServerClient::ask_together(std::span<const Ask> questions) {
   const std::vector<Result<HttpReply>> replies = ask_patiently(requests_of(questions));
   std::vector<Result<ServerAnswer>> answers;
-  for (size_t i = 0; i < questions.size(); ++i) answers.push_back(read(questions[i], replies[i]));
+  for (size_t i = 0; i < questions.size(); ++i)
+    answers.push_back(read(questions[i], replies[i], patience_.told()));
   return answers;
 }
 
@@ -202,8 +209,9 @@ std::vector<ServerClient::Attempt> ServerClient::attempt_together(std::span<cons
   const std::vector<Result<HttpReply>> replies = http_.ask_together(requests_of(questions));
   std::vector<Attempt> attempts;
   for (size_t i = 0; i < questions.size(); ++i)
-    attempts.push_back({.answer = read(questions[i], replies[i]),
+    attempts.push_back({.answer = read(questions[i], replies[i], ""),
                         .may_pass = may_pass(replies[i]),
+                        .busy = busy(replies[i]),
                         .retry_after_s = replies[i] ? replies[i]->retry_after_s : std::nullopt});
   return attempts;
 }
@@ -211,7 +219,7 @@ std::vector<ServerClient::Attempt> ServerClient::attempt_together(std::span<cons
 /// Nothing: it does not answer that. Errors: it has no time, which says nothing of what it can do.
 Result<std::optional<ServerAnswer>> ServerClient::try_ask(const Ask& q) {
   const Result<HttpReply> reply = ask_patiently(requests_of({&q, 1}).front());
-  Result<ServerAnswer> answer = read(q, reply);
+  Result<ServerAnswer> answer = read(q, reply, patience_.told());
   if (busy(reply)) return tl::unexpected(answer.error());
   return answer ? std::optional(*std::move(answer)) : std::nullopt;
 }
@@ -227,14 +235,14 @@ Result<void> ServerClient::find_abilities() {
     for (;;) {
       TRY_ASSIGN(const HttpReply reply, ask_patiently(requests_of({&q, 1}).front()));
       if (reply.status == 200) {
-        TRY_ASSIGN(const ServerAnswer answer, read(q, reply));
+        TRY_ASSIGN(const ServerAnswer answer, read(q, reply, patience_.told()));
         (chat ? chats_ : completes_) = true;
         log_probs &= std::any_of(answer.tokens.begin(), answer.tokens.end(), [](const auto& t) {
           return t.chosen.log_prob.has_value();
         });
         break;
       }
-      refusal = told_of(reply);
+      refusal = told_of(reply, patience_.told());
       if (reply.status == 401 || reply.status == 403)
         return fail(Code::kInvalidInput,
                     "{}: {} ({}); --api-key-file gives a key",
@@ -302,7 +310,8 @@ Result<std::optional<std::vector<int32_t>>> ServerClient::tokens_of(const std::s
     TRY_ASSIGN(const HttpReply reply,
                ask_patiently({.path = path, .body = json_text(body), .key = key_}));
     if (busy(reply.status))
-      return fail(Code::kUnavailable, "{}{}: {}", address(), path, told_of(reply));
+      return fail(
+          Code::kUnavailable, "{}{}: {}", address(), path, told_of(reply, patience_.told()));
     if (reply.status != 200) continue;
     TRY_ASSIGN(std::vector<int32_t> ids, read_tokens(reply.body, address() + path));
     if (ids.empty())

@@ -49,10 +49,12 @@ class ServerClient {
   struct Attempt {
     Result<ServerAnswer> answer;
     bool may_pass =
-        false;  // it failed because the server was busy, in trouble, cut off or too slow
+        false;          // it failed because the server was busy, in trouble, cut off or too slow
+    bool busy = false;  // ... busy: what `patience` has to tell is to be said of it
     std::optional<double> retry_after_s = {};  // what it says of when to ask again
   };
-  /// Each question once, for whoever asks again by rules of his own; `patience` is for him, too.
+  /// Each question once, for whoever asks again by rules of his own; `patience` is for him, too, who alone knows when
+  /// it has come to its end: no answer tells of it.
   std::vector<Attempt> attempt_together(std::span<const Ask> questions);
   Patience& patience() { return patience_; }
 
@@ -88,11 +90,12 @@ class ServerClient {
   Result<HttpReply> ask_patiently(const HttpRequest& request);
   std::vector<HttpRequest> requests_of(std::span<const Ask> questions) const;
   Result<std::optional<ServerAnswer>> try_ask(const Ask& question);
-  std::string told_of(const HttpReply& reply) const;
   Result<void> find_model(const std::string& wanted);
   Result<void> find_abilities();
   std::string body_of(const Ask& question) const;
-  Result<ServerAnswer> read(const Ask& question, const Result<HttpReply>& reply) const;
+  Result<ServerAnswer> read(const Ask& question,
+                            const Result<HttpReply>& reply,
+                            const std::string& told_if_busy) const;
   bool leave_out(const std::string& refusal);
   std::vector<std::pair<std::string, std::string>> paths_aside() const;  // path, body
 
