@@ -357,6 +357,12 @@ TEST_F(GenerateE2e, AllLinesThatCannotBeAskedAreNamedTogether) {
   has(told, "1000 of 1000 requests");
   has(told, "and 980 more");
   EXPECT_LT(told.size(), 4000u);
+  // What is no line's own fault is told at once, and not for each of them.
+  fs::remove(path("strict") + "/chat_template.jinja");
+  const std::string one = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n";
+  const std::string templateless = said("{\"prompt\":\"a\"}\n" + one + one);
+  has(templateless, "mixed.jsonl:2: ");
+  EXPECT_EQ(templateless.find("requests cannot be asked"), std::string::npos) << templateless;
 }
 
 TEST_F(GenerateE2e, WhatHasNoAnswerGetsALineThatSaysWhyAndIsAskedAgain) {

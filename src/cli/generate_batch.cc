@@ -52,9 +52,11 @@ class WrongLines {
  public:
   explicit WrongLines(std::string path) : path_(std::move(path)) {}
 
-  /// Whether the line of this index is right. `why` names it.
-  bool is_right(size_t index, const Result<void>& why) {
+  /// Whether the line of this index is right. `why` names it. Errors: those that are not the line's own.
+  Result<bool> is_right(size_t index, const Result<void>& why) {
     if (why) return true;
+    const Code code = why.error().code;
+    if (code != Code::kInvalidInput && code != Code::kCorrupt) return tl::unexpected(why.error());
     ++count_;
     told_[index] = why.error().message;
     if (told_.size() > kTold) told_.erase(std::prev(told_.end()));
@@ -139,7 +141,7 @@ Result<std::vector<Line>> read_lines(const std::string& path,
                      .text = std::string(line),
                      .named = "",
                      .options = defaults});
-    lines.back().readable = wrong.is_right(lines.back().index, read_line(lines.back()));
+    TRY_ASSIGN(lines.back().readable, wrong.is_right(lines.back().index, read_line(lines.back())));
   }
   if (lines.empty()) return fail(Code::kInvalidInput, "{}: has no requests", path);
   return lines;
@@ -294,14 +296,15 @@ class Batch {
         engine_(*model.model, options_for(defaults, *model.model, files.running)) {}
 
   /// Those whose prompt cannot be made, or could never be answered.
-  void check_prompts(WrongLines& wrong) {
+  Result<void> check_prompts(WrongLines& wrong) {
     size_t checked = 0;
     for (const Line& line : lines_) {
-      if (line.readable) wrong.is_right(line.index, askable(line));
+      if (line.readable) TRY(wrong.is_right(line.index, askable(line)));
       ++checked;
       progress_.show([&] { return fmt::format("{} of {} lines checked", checked, lines_.size()); });
     }
     progress_.clear();
+    return {};
   }
 
   Result<void> run(const Answered& before) {
@@ -524,7 +527,7 @@ Result<void> generate_batch(const OpenedModel& model,
   WrongLines wrong(files.in);
   TRY_ASSIGN(std::vector<Line> lines, read_lines(files.in, defaults, wrong));
   Batch batch(model, opened.directory, defaults, files, lines);
-  batch.check_prompts(wrong);
+  TRY(batch.check_prompts(wrong));
   TRY(wrong.done(lines.size()));
   TRY_ASSIGN(const std::string settings, settings_of(model, opened, defaults));
   for (Line& line : lines) {
