@@ -417,13 +417,15 @@ TEST_F(GenerateE2e, AConvertedModelSaysWhatItWasMadeFrom) {
     return Json::parse(read(path(name) + "/passport.json"))["statement"]["made_from"];
   };
   const Json f32 = to("f32", source, "made f32"), int8 = to("int8", source, "made int8"),
-             int4 = to("int4", path("made f32"), "made int4");
+             bf16 = to("bf16", source, "made bf16"),
+             int4 = to("int4", path("made bf16"), "made int4");
   EXPECT_EQ(int8["to"], "int8");
   EXPECT_EQ(int8["source"], "directory");
   EXPECT_EQ(int8["passport"], trained["root"]);
   EXPECT_EQ(int8["signed_by"], trained["signature"]["public_key"]);
   EXPECT_EQ(int8["verified"], true);
   EXPECT_EQ(int8["weights"], f32["weights"]);
+  EXPECT_EQ(bf16["weights"], f32["weights"]);
   EXPECT_NE(int4["weights"], f32["weights"]);
   EXPECT_EQ(int4["verified"], false);
   EXPECT_FALSE(int4.contains("signed_by"));
@@ -434,7 +436,7 @@ TEST_F(GenerateE2e, AConvertedModelSaysWhatItWasMadeFrom) {
     return Json::parse(said.substr(said.rfind("{\"verdict\"")))["source"]["worst"].get<double>();
   };
   EXPECT_EQ(judged("made f32", source), 0);
-  for (const double worst : {judged("made int8", source), judged("made int4", path("made f32"))}) {
+  for (const double worst : {judged("made int8", source), judged("made int4", path("made bf16"))}) {
     EXPECT_GT(worst, 0.3);
     EXPECT_LE(worst, 1);
   }
@@ -473,7 +475,7 @@ TEST_F(GenerateE2e, AConvertedModelSaysWhatItWasMadeFrom) {
   EXPECT_EQ(Json::parse(read(early + "/passport.json"))["statement"]["made_from"], int8);
   fs::remove(early + "/passport.json");
   refused(2,
-          {"verify", early, "--source", path("made f32")},
+          {"verify", early, "--source", path("made bf16")},
           {"states that it was made from the weights " + int8["weights"].get<std::string>()});
   // Other codes, and a passport that is right for them.
   fs::copy(path("made int8"), path("swapped"), fs::copy_options::recursive);

@@ -301,9 +301,9 @@ TEST_F(Quantised, NumbersAreAsNearTheSourcesAsTheirFormatSays) {
   }
   // One number of many: as bf16, which must be the very one, and, changed before that, as codes.
   ASSERT_TRUE(load_weights(from, cpu_device(), wide->weights(), {}));
-  Weight* const w = *std::find_if(wide->weights().begin(),
-                                  wide->weights().end(),
-                                  [](const Weight* each) { return takes_codes(*each); });
+  const std::vector<Weight*> weights = wide->weights();
+  Weight* const w = *std::find_if(
+      weights.begin(), weights.end(), [](const Weight* each) { return takes_codes(*each); });
   std::vector<float> numbers = w->value.to_f32();
   numbers[37] += 0.5f;
   w->value.assign_f32(numbers);

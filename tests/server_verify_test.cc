@@ -272,7 +272,7 @@ TEST(ServerVerify, PatienceTellsOfTheLastReply) {
   EXPECT_FALSE(patience.wait(3600));
   EXPECT_EQ(patience.told(), "; it wants to be left alone for 1 h 00 min: ask it then");
   EXPECT_TRUE(patience.wait(std::nullopt));
-  EXPECT_EQ(patience.told(), "; it was asked again for 0.5 s: ask it when it has less to do");
+  EXPECT_EQ(patience.told(), "; it was asked again for 0.6 s: ask it when it has less to do");
 }
 
 INSTANTIATE_TEST_SUITE_P(
