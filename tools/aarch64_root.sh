@@ -5,8 +5,8 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/own_folder.sh"
 
-packages=(libfmt-dev libfmt9 libexpected-dev nlohmann-json3-dev libpcre2-dev libsodium-dev libzstd-dev zlib1g-dev
-          liblzma-dev libgtest-dev libgmock-dev)
+packages=(libfmt-dev libfmt9 libexpected-dev nlohmann-json3-dev libpcre2-dev libsodium-dev libxxhash-dev libzstd-dev
+          zlib1g-dev liblzma-dev libgtest-dev libgmock-dev)
 stamp="packages: ${packages[*]}"
 
 root=$(realpath -m "$1")

@@ -53,15 +53,19 @@ int errno_of(const std::string& action) {
   return 0;
 }
 
-/// Of "delayMS"; none: another action.
-std::optional<long> delay_ms_of(std::string_view action) {
-  constexpr std::string_view kDelay = "delay";
-  if (!action.starts_with(kDelay)) return std::nullopt;
-  action.remove_prefix(kDelay.size());
-  long ms = 0;
-  const auto [end, error] = std::from_chars(action.data(), action.data() + action.size(), ms);
-  if (error != std::errc() || end != action.data() + action.size() || ms < 0) return std::nullopt;
-  return ms;
+/// The number behind the word; none: another action.
+std::optional<long> number_behind(std::string_view word, std::string_view action) {
+  if (!action.starts_with(word)) return std::nullopt;
+  action.remove_prefix(word.size());
+  long n = 0;
+  const auto [end, error] = std::from_chars(action.data(), action.data() + action.size(), n);
+  if (error != std::errc() || end != action.data() + action.size() || n < 0) return std::nullopt;
+  return n;
+}
+
+std::optional<long> delay_ms_of(std::string_view action) { return number_behind("delay", action); }
+std::optional<long> flipped_bit_of(std::string_view action) {
+  return number_behind("flip", action);
 }
 
 /// Ends early where nothing is armed any more: a test that has seen what it wanted waits no longer.
@@ -75,8 +79,9 @@ void sleep_ms(long ms) {
 }
 
 bool known(const std::string& action) {
-  return errno_of(action) != 0 || delay_ms_of(action) || action == "hang" || action == "spin" ||
-         action == "stop" || action == "kill" || action == "abort" || action == "count";
+  return errno_of(action) != 0 || delay_ms_of(action) || flipped_bit_of(action) ||
+         action == "hang" || action == "spin" || action == "stop" || action == "kill" ||
+         action == "abort" || action == "count";
 }
 
 void parse(std::string_view list, std::vector<Fault>& out) {
@@ -106,8 +111,8 @@ void parse(std::string_view list, std::vector<Fault>& out) {
       std::fprintf(
           stderr,
           "FERRY_FAULT: '%s' is not "
-          "NAME[@RANK]:N:{enospc,eio,emfile,erofs,eacces,efbig,enosys,delayMS,hang,spin,stop,kill,"
-          "abort,count}\n",
+          "NAME[@RANK]:N:{enospc,eio,emfile,erofs,eacces,efbig,enosys,delayMS,flipBIT,hang,spin,"
+          "stop,kill,abort,count}\n",
           item.c_str());
       std::exit(2);
     }
@@ -121,6 +126,33 @@ void load_environment_once() {
     return true;
   }();
   (void)done;
+}
+
+/// What is to be done at this passing of the point.
+std::string pass(const char* name) {
+  Faults& f = faults();
+  const std::lock_guard lock(f.mutex);
+  const long count = ++f.passed[name];
+  for (const Fault& fault : f.armed)
+    if (fault.name == name &&
+        (fault.rank == kAnyRank || fault.rank == g_rank.load(std::memory_order_relaxed)) &&
+        (fault.at == count || fault.at == kEachTime))
+      return fault.action;
+  return {};
+}
+
+void flip(size_t bit, std::span<const std::span<std::byte>> memory) {
+  size_t bits = 0;
+  for (const std::span<std::byte>& part : memory) bits += 8 * part.size();
+  if (bits == 0) return;
+  bit %= bits;
+  for (const std::span<std::byte>& part : memory) {
+    if (bit < 8 * part.size()) {
+      part[bit / 8] ^= std::byte{1} << bit % 8;
+      return;
+    }
+    bit -= 8 * part.size();
+  }
 }
 
 }  // namespace
@@ -146,24 +178,17 @@ bool faults_armed() {
   return g_any.load(std::memory_order_relaxed);
 }
 
+void flip_point(const char* name, std::span<const std::span<std::byte>> memory) {
+  if (!faults_armed()) return;
+  if (const std::optional<long> bit = flipped_bit_of(pass(name)))
+    flip(static_cast<size_t>(*bit), memory);
+}
+
 void set_fault_rank(int rank) { g_rank.store(rank, std::memory_order_relaxed); }
 
 int fault_point(const char* name) {
-  load_environment_once();
-  if (!g_any.load(std::memory_order_relaxed)) return 0;
-  Faults& f = faults();
-  std::string action;
-  {
-    const std::lock_guard lock(f.mutex);
-    const long count = ++f.passed[name];
-    for (const Fault& fault : f.armed)
-      if (fault.name == name &&
-          (fault.rank == kAnyRank || fault.rank == g_rank.load(std::memory_order_relaxed)) &&
-          (fault.at == count || fault.at == kEachTime)) {
-        action = fault.action;
-        break;
-      }
-  }
+  if (!faults_armed()) return 0;
+  const std::string action = pass(name);
   if (action == "kill") {
     ::kill(::getpid(), SIGKILL);
     for (;;) ::pause();

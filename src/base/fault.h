@@ -4,9 +4,12 @@
 // erofs, eacces, efbig, enosys (the operation fails with that errno), delayMS (it takes so many
 // milliseconds longer, or until nothing is armed any more), hang (it sleeps and never comes back), spin
 // (the same, at work for ever), stop (SIGSTOP to this process), kill (SIGKILL to it), abort, or count (only
-// counts). NAME@R: in rank R of a run alone. Example: FERRY_FAULT=file.rename:3:kill ferry train ...
+// counts). Where memory is shown to a point, flipN changes one bit of it: number N of all its bits, counted round.
+// NAME@R: in rank R of a run alone. Example: FERRY_FAULT=file.rename:3:kill ferry train ...
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -16,7 +19,10 @@ namespace ferry {
 /// Costs one relaxed load when no fault is armed.
 int fault_point(const char* name);
 
-/// Whether any is: what costs more than a point to find out need not be done otherwise.
+/// The same where memory is shown: nothing fails there, but a bit of it may be another one afterwards.
+void flip_point(const char* name, std::span<const std::span<std::byte>> memory);
+
+/// Whether any is armed: what costs more than a point to find out need not be done otherwise.
 bool faults_armed();
 
 /// This process is that rank of a run, not 0 as before; -1: none of them.
