@@ -35,6 +35,7 @@
 #include "device/device.h"
 #include "rl/loop.h"
 #include "train/config_check.h"
+#include "train/corruption_guard.h"
 #include "train/loop.h"
 #include "train/model_setup.h"
 #include "train/run_status.h"
@@ -129,6 +130,7 @@ Result<void> print_result(const Outcome& outcome) {
   if (r.ranks > 1) j["ranks"] = r.ranks;
   if (r.sent_bytes_per_step) j["sent_bytes_per_step"] = *r.sent_bytes_per_step;
   if (r.exchange_share) j["exchange_share"] = *r.exchange_share;
+  if (r.corruption_checks_share) j["corruption_checks_share"] = *r.corruption_checks_share;
   j.update(outcome.more);
   j["peak_mb"] = static_cast<double>(memory_peak_bytes()) / 1e6;
   return print_json(j);
@@ -351,6 +353,10 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
     done();
     if (!e.gone()) report({Code::kUnavailable, e.what()});  // or who saw it end says how
     return supervisor::kLinkFailed;
+  } catch (const Spoiled& e) {
+    done();
+    speaker.of_this({Code::kUnavailable, e.what()});
+    return supervisor::kSpoiled;
   } catch (const StateLost& e) {
     done();
     speaker.of_this({Code::kUnavailable, e.what()});

@@ -27,6 +27,7 @@ std::string to_string(const Tag& tag) {
     case Purpose::kEnd: return "the end of the run";
     case Purpose::kStanding: return "where it stands";
     case Purpose::kHeard: return of_step("what was heard");
+    case Purpose::kHashes: return fmt::format("hashes of what it holds after step {}", tag.step);
     case Purpose::kModel: return "what model it is";
     case Purpose::kGiven: return of_step("weights for who lacks them");
     case Purpose::kGivenState: return of_step("optimizer state for a successor");

@@ -32,6 +32,7 @@ enum class Purpose : uint32_t {
   kGiven = 15,       // weights, for whoever has not got them
   kGivenState = 16,  // what its predecessor held
   kCarried = 17,     // what the loop carries from step to step
+  kHashes = 18,      // of what each holds, when that is compared between two steps
 };
 
 /// What is expected next on a link: both ends must mean the same.

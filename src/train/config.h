@@ -73,6 +73,8 @@ struct TrainSettings {
   int64_t evaluate_tokens = 262144;
   double skip_loss_z = 0;
   double skip_gradient_z = 0;
+  std::string corruption_checks = "sample";
+  int64_t audit_every = 64;
 };
 
 /// [rl]: what `ferry rl` learns from, and how.

@@ -384,6 +384,23 @@ std::vector<Field> fields_of(Settings& s) {
        "the same for the gradient's norm",
        "",
        {0, 1e6}},
+      {"train",
+       "corruption_checks",
+       &t.corruption_checks,
+       kFree,
+       "of several ranks: none, or of each step hashes of what they hold, and of a sample of "
+       "steps, or "
+       "of all, what one rank computes is computed by another as well (docs/finishing.md)",
+       "",
+       {},
+       {"off", "sample", "full"}},
+      {"train",
+       "audit_every",
+       &t.audit_every,
+       kFree,
+       "of so many steps one is in the sample; 0: none",
+       "steps",
+       kCount},
 
       {"rl",
        "tasks",

@@ -50,6 +50,12 @@ Result<void> TrainingRun::go_on() {
   }
   if (stopping() && saved_step_ != state_.step) TRY(save());
   if (metrics_) tell(metrics_->finish());
+  if (guard_ && own_seconds_ > 0)
+    progress_->note(fmt::format(
+        "checks     for silent corruption: hashes {:.2f} %, audits {:.2f} % of the time "
+        "of steps",
+        100 * guard_->spent().hashing_s / own_seconds_,
+        100 * guard_->spent().auditing_s / own_seconds_));
   leave_together();
   return stopping() ? Result<void>() : refusals_.end(state_.step);
 }
@@ -131,9 +137,14 @@ Result<void> TrainingRun::one_step() {
   if (preferences_) {
     decide(pairs_step(record_));
   } else {
-    prepare_texts();
-    stage_ = Standing::Stage::kPrepared;
-    decide(step_->commit());
+    std::optional<StepGradients> g;
+    while (!g) {
+      stage_ = Standing::Stage::kBetween;
+      prepare_texts();
+      stage_ = Standing::Stage::kPrepared;
+      g = step_->commit();
+    }
+    decide(*g);
   }
   if (!record_.skipped) step_->spread();
   alive.reset();
@@ -254,6 +265,7 @@ std::optional<HeldOutRecord> TrainingRun::evaluate_texts() {
         });
     static_cast<void>(fault_point("step.evaluate"));
   }
+  if (guard_) guard_->compare(state_.step);  // also what the figure is of
   if (shared_) held_out_loss_ = shared_->held_out(state_.step, held_out_loss_);
   if (!held_out_loss_) return std::nullopt;
   return record_of(*held_out_loss_);
@@ -281,7 +293,9 @@ std::optional<HeldOutRecord> TrainingRun::evaluate_pairs() {
 Result<void> TrainingRun::save() {
   if (shared_) {
     begin_step();  // the others give what they have of it
+    if (guard_) guard_->compare(state_.step);
     shared_->collect_state(state_.step, *optimizer_);
+    if (guard_ && first()) guard_->compare_collected();
   }
   static_cast<void>(fault_point("step.save"));
   if (first()) {
@@ -325,6 +339,9 @@ TrainResult TrainingRun::result() const {
     r.sent_bytes_per_step =
         static_cast<double>(shared_->spent().bytes) / static_cast<double>(own_steps_);
     r.exchange_share = shared_->spent().seconds / own_seconds_;
+    if (guard_)
+      r.corruption_checks_share =
+          (guard_->spent().hashing_s + guard_->spent().auditing_s) / own_seconds_;
   }
   return r;
 }

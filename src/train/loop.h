@@ -53,13 +53,15 @@ struct TrainResult {
   int ranks = 1;
   std::optional<double> sent_bytes_per_step = {};
   std::optional<double> exchange_share = {};
+  std::optional<double> corruption_checks_share = {};  // of the same, for hashes and audits
 };
 
 /// Names in the result what the checkpoint of `step` is.
 void name_saved(const Settings& settings, int64_t step, TrainResult& result);
 
 /// Errors: kInvalidInput, kNotFound, kCorrupt: settings, data, checkpoint; kExhausted: memory,
-/// disk; kVerdict: the loss stayed not finite. Throws DeviceError; with other ranks also StateLost,
+/// disk; kVerdict: the loss stayed not finite. Throws DeviceError; with other ranks also StateLost, Spoiled
+/// (train/corruption_guard.h),
 /// and comm::LinkError where no successor of a rank that is gone is to be met. Whoever else loses a link waits for one,
 /// and goes on with it.
 Result<TrainResult> train(const Settings& settings, const TrainOptions& options);

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "optim/gradient_tree.h"
+#include "train/flip_point_in.h"
 
 namespace ferry {
 namespace {
@@ -21,8 +22,8 @@ std::span<std::byte> memory_of(const Tensor& t) {
 }
 
 template <typename T>
-void put(std::vector<std::byte>& to, const std::vector<T>& numbers) {
-  const auto bytes = std::as_bytes(std::span(numbers));
+void put(std::vector<std::byte>& to, std::span<const T> numbers) {
+  const auto bytes = std::as_bytes(numbers);
   to.insert(to.end(), bytes.begin(), bytes.end());
 }
 
@@ -93,16 +94,21 @@ class SharedStep::Counting {
   const double begin_s_;
 };
 
-SharedStep::Whole SharedStep::reduce(int64_t step, int64_t micro_batches, Share share) {
+SharedStep::Whole SharedStep::reduce(int64_t step,
+                                     int64_t micro_batches,
+                                     Share share,
+                                     bool at_both) {
   const comm::ReducePlan& shared = plan(micro_batches);
   step_ = step;
   Whole whole;
   static_cast<void>(fault_point("step.numbers"));
   take_numbers(shared, share, exchange_numbers(shared, share), whole);
   static_cast<void>(fault_point("step.gradients"));
-  sum_gradients(shared, exchange_gradients(std::move(share)), whole);
+  sum_gradients(shared, exchange_gradients(std::move(share), at_both), at_both, whole);
   static_cast<void>(fault_point("step.sums"));
-  copy_sums(whole);
+  flip_point_in("flip.sums", whole.gradients);
+  if (!at_both) copy_sums(whole);
+  take_squares(whole);
   return whole;
 }
 
@@ -110,8 +116,8 @@ SharedStep::Whole SharedStep::reduce(int64_t step, int64_t micro_batches, Share 
 std::vector<std::vector<std::byte>> SharedStep::exchange_numbers(const comm::ReducePlan& plan,
                                                                  const Share& share) {
   std::vector<std::byte> mine;
-  for (const std::vector<double>& l : share.losses) put(mine, l);
-  for (const std::vector<int32_t>& c : share.expert_counts) put(mine, c);
+  for (const std::vector<double>& l : share.losses) put(mine, std::span(l));
+  for (const std::vector<int32_t>& c : share.expert_counts) put(mine, std::span(c));
   for (const std::vector<Tensor>& node : share.sums)
     for (const Tensor& t : node) mine.push_back(std::byte{t.defined()});
   size_t counts = 0;
@@ -148,8 +154,18 @@ void SharedStep::take_numbers(const comm::ReducePlan& plan,
   }
 }
 
-/// Every rank's sums over its nodes, of the weights that are owned here.
-SharedStep::Sums SharedStep::exchange_gradients(Share share) {
+/// To whoever adds it up beside this rank.
+void SharedStep::send_sum(
+    size_t weight, size_t node, size_t nodes, const Tensor& sum, bool at_both) {
+  const comm::Tag tag{Purpose::kGradients, step_, index_of(weight, nodes, node)};
+  if (!owns(weight)) ranks_.send(owner(weight), tag, memory_of(sum));
+  const int replica = replica_of(owner(weight), ranks_.ranks());
+  if (at_both && replica != ranks_.rank() && replica != owner(weight))
+    ranks_.send(replica, tag, memory_of(sum));
+}
+
+/// Every rank's sums over its nodes, of the weights whose gradients are added up here.
+SharedStep::Sums SharedStep::exchange_gradients(Share share, bool at_both) {
   const Counting counting(*this);
   const auto me = static_cast<size_t>(ranks_.rank());
   Sums sums;
@@ -158,14 +174,10 @@ SharedStep::Sums SharedStep::exchange_gradients(Share share) {
   for (size_t i = 0; i < weights_.size(); ++i) {
     for (size_t n = 0; n < share.sums.size(); ++n) {
       const Tensor& sum = share.sums[n][i];
-      if (owns(i))
-        sums[me][n][i] = std::move(share.sums[n][i]);
-      else if (sum.defined())
-        ranks_.send(owner(i),
-                    {Purpose::kGradients, step_, index_of(i, share.sums.size(), n)},
-                    memory_of(sum));
+      if (sum.defined()) send_sum(i, n, share.sums.size(), sum, at_both);
+      if (sums_up(i, at_both)) sums[me][n][i] = sum;
     }
-    if (!owns(i)) continue;
+    if (!sums_up(i, at_both)) continue;
     for (size_t r = 0; r < there_.size(); ++r)
       for (size_t n = 0; r != me && n < there_[r].size(); ++n) {
         if (there_[r][n][i] == 0) continue;
@@ -180,13 +192,16 @@ SharedStep::Sums SharedStep::exchange_gradients(Share share) {
   return sums;
 }
 
-void SharedStep::sum_gradients(const comm::ReducePlan& plan, Sums sums, Whole& whole) {
+void SharedStep::sum_gradients(const comm::ReducePlan& plan,
+                               Sums sums,
+                               bool at_both,
+                               Whole& whole) {
   std::vector<comm::MicroRange> nodes;
   for (int r = 0; r < plan.ranks(); ++r)
     nodes.insert(nodes.end(), plan.nodes(r).begin(), plan.nodes(r).end());
   whole.gradients.resize(weights_.size());
   for (size_t i = 0; i < weights_.size(); ++i) {
-    if (!owns(i) || updated_[i] == 0) continue;
+    if (!sums_up(i, at_both) || updated_[i] == 0) continue;
     std::vector<Tensor> of_weight;
     for (std::vector<std::vector<Tensor>>& rank : sums)
       for (std::vector<Tensor>& node : rank) of_weight.push_back(std::move(node[i]));
@@ -194,12 +209,8 @@ void SharedStep::sum_gradients(const comm::ReducePlan& plan, Sums sums, Whole& w
   }
 }
 
-/// Squares of what is owned here, and a copy of each sum to where it is held a second time.
+/// A copy of each sum goes to where it is held a second time.
 void SharedStep::copy_sums(Whole& whole) {
-  // The sum of squares of a gradient depends on it alone, so owners can give each theirs.
-  own_squares_.clear();
-  if (const Tensor squares = gradient_squares(whole.gradients); squares.defined())
-    own_squares_ = read_together({&squares, 1}).front();
   const Counting counting(*this);
   for (size_t i = 0; i < weights_.size(); ++i) {
     if (updated_[i] == 0 || !holds(i) || ranks_.ranks() == 1) continue;
@@ -213,20 +224,41 @@ void SharedStep::copy_sums(Whole& whole) {
     ranks_.receive(owner(i), tag, memory_of(whole.gradients[i]));
   }
   ranks_.finish(patience_s_);
+  flip_point_in("flip.sums.held", whole.gradients);
 }
 
-std::vector<double> SharedStep::commit() {
+/// The sum of squares of a gradient depends on it alone, so owners can give each theirs.
+void SharedStep::take_squares(const Whole& whole) {
+  const Tensor squares = gradient_squares(whole.gradients);
+  const std::vector<double> held =
+      squares.defined() ? read_together({&squares, 1}).front() : std::vector<double>();
+  held_squares_.assign(weights_.size(), 0);
+  own_squares_.clear();
+  size_t at = 0;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (!whole.gradients[i].defined()) continue;
+    held_squares_[i] = held[at++];
+    if (owns(i)) own_squares_.push_back(held_squares_[i]);
+  }
+}
+
+std::vector<double> SharedStep::commit(std::span<const uint64_t> said,
+                                       std::vector<std::vector<uint64_t>>* heard) {
   static_cast<void>(fault_point("step.commit"));
-  std::vector<size_t> sizes(static_cast<size_t>(ranks_.ranks()), 0);
+  std::vector<size_t> sizes(static_cast<size_t>(ranks_.ranks()), said.size_bytes());
   for (size_t i = 0; i < weights_.size(); ++i)
     if (updated_[i] != 0) sizes[static_cast<size_t>(owner(i))] += sizeof(double);
+  std::vector<std::byte> mine;
+  put(mine, said);
+  put(mine, std::span<const double>(own_squares_));
   const Counting counting(*this);
-  const auto all = comm::all_gather(ranks_,
-                                    {Purpose::kSquares, step_},
-                                    comm::bytes_of(std::as_const(own_squares_)),
-                                    sizes,
-                                    patience_s_);
+  const auto all = comm::all_gather(ranks_, {Purpose::kSquares, step_}, mine, sizes, patience_s_);
   std::vector<std::span<const std::byte>> rest(all.begin(), all.end());
+  if (heard != nullptr) heard->clear();
+  for (std::span<const std::byte>& theirs : rest) {
+    std::vector<uint64_t> numbers = take<uint64_t>(theirs, said.size());
+    if (heard != nullptr) heard->push_back(std::move(numbers));
+  }
   squares_.clear();
   for (size_t i = 0; i < weights_.size(); ++i)
     if (updated_[i] != 0)

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -43,6 +44,10 @@ class SharedStep {
   /// How a step of so many micro-batches is shared.
   const comm::ReducePlan& plan(int64_t micro_batches);
 
+  /// Who owns each of the weights, and whether this rank holds its state.
+  const std::vector<int>& owners() const { return owners_; }
+  bool holds(size_t weight) const { return holds_of(ranks_.rank(), owner(weight), ranks_.ranks()); }
+
   /// What this rank computed of a step.
   struct Share {
     std::vector<std::vector<double>>
@@ -56,11 +61,18 @@ class SharedStep {
     std::vector<std::vector<int32_t>> expert_counts;  // of all of them
     std::vector<Tensor> gradients;  // of weights that this rank holds the state of
   };
-  Whole reduce(int64_t step, int64_t micro_batches, Share share);
+  /// at_both: the replica gets the nodes of the tree, too, and adds them up for itself, in place of a copy of what the
+  /// owner has.
+  Whole reduce(int64_t step, int64_t micro_batches, Share share, bool at_both = false);
+
+  /// Of the last reduce(), by weight, as this rank finds them: the squares of each gradient that it holds.
+  const std::vector<double>& held_squares() const { return held_squares_; }
 
   /// The commit point: when it returns, every rank has said that it came so far with the last reduce(), and every
-  /// sum is at its owner and at its replica. Gives the squares of every gradient that there is.
-  std::vector<double> commit();
+  /// sum is at its owner and at its replica. Gives the squares of every gradient that there is. `said` goes to
+  /// everybody with that, as many numbers from each rank; `heard` gets theirs, by rank.
+  std::vector<double> commit(std::span<const uint64_t> said = {},
+                             std::vector<std::vector<uint64_t>>* heard = nullptr);
 
   /// After those who hold them have updated their weights with the gradients of the last reduce(): everybody gets
   /// them.
@@ -94,7 +106,6 @@ class SharedStep {
   bool first() const { return ranks_.rank() == 0; }
   int owner(size_t weight) const { return owners_[weight]; }
   bool owns(size_t weight) const { return owner(weight) == ranks_.rank(); }
-  bool holds(size_t weight) const { return holds_of(ranks_.rank(), owner(weight), ranks_.ranks()); }
   std::vector<std::vector<std::byte>> exchange_numbers(const comm::ReducePlan& plan,
                                                        const Share& share);
   void take_numbers(const comm::ReducePlan& plan,
@@ -102,8 +113,11 @@ class SharedStep {
                     const std::vector<std::vector<std::byte>>& all,
                     Whole& whole);
   using Sums = std::vector<std::vector<std::vector<Tensor>>>;  // of each rank, node, weight
-  Sums exchange_gradients(Share share);
-  void sum_gradients(const comm::ReducePlan& plan, Sums sums, Whole& whole);
+  bool sums_up(size_t weight, bool at_both) const { return at_both ? holds(weight) : owns(weight); }
+  void send_sum(size_t weight, size_t node, size_t nodes, const Tensor& sum, bool at_both);
+  Sums exchange_gradients(Share share, bool at_both);
+  void sum_gradients(const comm::ReducePlan& plan, Sums sums, bool at_both, Whole& whole);
+  void take_squares(const Whole& whole);
   void copy_sums(Whole& whole);
 
   comm::Communicator& ranks_;
@@ -116,9 +130,10 @@ class SharedStep {
   // Of each rank, of each of its nodes, of each weight: whether there is a gradient. One that is nowhere is no
   // zero: its weight and state stay as they are.
   std::vector<std::vector<std::vector<uint8_t>>> there_;
-  std::vector<uint8_t> updated_;     // of each weight: somewhere there is
-  std::vector<double> own_squares_;  // of the gradients that are owned here
-  std::vector<double> squares_;      // what the last commit() gave
+  std::vector<uint8_t> updated_;      // of each weight: somewhere there is
+  std::vector<double> own_squares_;   // of the gradients that are owned here
+  std::vector<double> held_squares_;  // of each weight: where its sum is held
+  std::vector<double> squares_;       // what the last commit() gave
 };
 
 }  // namespace ferry

@@ -15,6 +15,9 @@ namespace {
 
 using Worker = State::Worker;
 
+// Once it may have been a particle; of two in the same place nobody would believe it.
+constexpr int kConvictionsOfPlace = 2;
+
 const char* setting_of(Phase phase) {
   switch (phase) {
     case Phase::kStarting: return "start_patience_s";
@@ -191,6 +194,7 @@ struct Advance {
            : e.code == kOutOfMemory ? "left: it ran out of memory"
            : e.code == kUseless     ? "left: it could not write"
            : e.code == kLinkFailed  ? "left: a link between its ranks failed"
+           : e.code == kSpoiled     ? "left: what a rank of it held or computed was wrong"
            : e.code == kStateLost   ? "left: its ranks could not go on with what they held"
            : e.code == 3            ? "left with status 3 (its environment failed)"
                                     : fmt::format("left with status {}", e.code));
@@ -229,6 +233,7 @@ struct Advance {
     const bool hung = s.ended_rank >= 0 &&
                       std::find(e.ranks.begin(), e.ranks.end(), s.ended_rank) != e.ranks.end();
     if (hung) s.ended_rank = -1;
+    for (const int rank : e.spoiled) convicted(rank);
     if (!lives()) return end_rest();
     count_loss();
     if (!e.held) {
@@ -249,6 +254,16 @@ struct Advance {
         e.others.find(" and ") == std::string::npos ? "goes" : "go");
     if (s.worker == Worker::kRunning) s.since = now;
     replace();
+  }
+
+  /// One process after the other that computes wrongly in the same place: it is not the processes.
+  void convicted(int rank) {
+    if (const int times = ++s.convictions[rank]; times >= kConvictionsOfPlace)
+      log("rank {} was convicted of silent corruption {} times: the chip, the core or the memory "
+          "that "
+          "it runs on is to be replaced; a successor is another process, and may run on the same",
+          rank,
+          times);
   }
 
   void on(const NotReplaced& e) {

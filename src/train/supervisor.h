@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -98,6 +99,7 @@ struct RankLost {
   bool held = false;     // all that it held is held by others, who can go on
   bool in_vain = false;  // it was a successor, and not in place yet
   std::vector<int> ranks = {};
+  std::vector<int> spoiled = {};  // those of them that were convicted of silent corruption
 };
 /// What a Replace asked for could not be started; the others live.
 struct NotReplaced {
@@ -168,9 +170,10 @@ struct State {
   int failures = 0;              // in a row without progress
   int64_t start_step = -1;       // furthest of this worker; -1: it has not said where it goes on
   int64_t step_at_loss = -1;     // the same, when a rank of it was last lost
-  int losses = 0;                // of its ranks, in a row without progress
-  std::optional<double> replace_at;  // when to start the next successor, after one that failed
-  int hung_rank = -1;                // of several, the one that holds the others up
+  std::map<int, int> convictions = {};  // of a rank's place, for silent corruption
+  int losses = 0;                       // of its ranks, in a row without progress
+  std::optional<double> replace_at;     // when to start the next successor, after one that failed
+  int hung_rank = -1;                   // of several, the one that holds the others up
   int ended_rank = -1;         // the one that was sent SIGKILL for it, and has not been seen to end
   bool device_failed = false;  // that was how the last worker ended
   int starts = 0;
@@ -235,6 +238,8 @@ inline constexpr int kOutOfMemory = 6;
 inline constexpr int kLinkFailed = 7;
 /// Of ranks that together have no longer what it takes to go on (StateLost in train/loop.h).
 inline constexpr int kStateLost = 8;
+/// Of a rank that held or computed something else than it should (Spoiled in train/corruption_guard.h).
+inline constexpr int kSpoiled = 9;
 
 /// The worker's end of the pipe.
 class Pulse {

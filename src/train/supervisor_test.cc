@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <ctime>
 #include <optional>
@@ -76,6 +77,33 @@ TEST(SupervisorRules, ACrashStartsAgainFromTheCheckpointAfterAPause) {
     EXPECT_TRUE(std::get<Start>(p.actions[0]).resume);
     EXPECT_NEAR(p.now, 1, 1e-9);
   }
+}
+
+// A second process that computes wrongly in the same place: the place is to blame.
+TEST(SupervisorRules, APlaceWhoseRanksAreConvictedAgainIsNamed) {
+  Play p;
+  p.on(Started{}).on(Heartbeat{7});
+  RankLost lost{.who = "rank 1 left", .others = "rank 0", .held = true, .ranks = {1}};
+  const auto blames_the_place = [&] {
+    return std::any_of(p.actions.begin(), p.actions.end(), [](const Action& a) {
+      const Log* log = std::get_if<Log>(&a);
+      return log != nullptr && log->text.find("is to be replaced") != std::string::npos;
+    });
+  };
+  lost.spoiled = {1};
+  p.on(lost);
+  EXPECT_TRUE(p.has<Replace>());
+  EXPECT_FALSE(blames_the_place());
+  lost.spoiled = {};  // it dies, as any process may
+  p.on(Heartbeat{8}).on(lost);
+  EXPECT_FALSE(blames_the_place());
+  lost.ranks = lost.spoiled = {0};
+  p.on(Heartbeat{9}).on(lost);
+  EXPECT_FALSE(blames_the_place()) << "another place";
+  lost.ranks = lost.spoiled = {1};
+  p.on(Heartbeat{10}).on(lost);
+  EXPECT_TRUE(blames_the_place());
+  EXPECT_TRUE(p.has<Replace>());
 }
 
 TEST(SupervisorRules, ALostRankHasASuccessorAsLongAsThatMakesSense) {

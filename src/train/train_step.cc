@@ -6,9 +6,12 @@
 
 #include "autograd/tape.h"
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/fault.h"
 #include "base/flight_record.h"
 #include "ops/add/add.h"
 #include "ops/balance_loss/balance_loss.h"
+#include "train/flip_point_in.h"
 #include "train/model_setup.h"
 
 namespace ferry {
@@ -47,12 +50,14 @@ TrainStep::TrainStep(models::TrainableLm& model,
                      Optimizer& optimizer,
                      const StepSettings& settings,
                      SharedStep* shared,
-                     TrainedAdapter* adapter)
+                     TrainedAdapter* adapter,
+                     CorruptionGuard* guard)
     : model_(model),
       optimizer_(optimizer),
       settings_(settings),
       shared_(shared),
-      adapter_(adapter) {
+      adapter_(adapter),
+      guard_(guard) {
   if (adapter_ != nullptr) return;  // it has told the weights that it adapts
   for (Weight* w : optimizer_.weights()) w->value.set_needs_grad(true);
 }
@@ -65,12 +70,19 @@ void TrainStep::begin(int64_t micro_batches) {
   micro_batches_ = micro_batches;
   share_ = {0, micro_batches};
   nodes_ = {share_};
-  if (shared_ != nullptr) {
-    const comm::ReducePlan& plan = shared_->plan(micro_batches);
-    share_ = plan.share(shared_->ranks().rank());
-    nodes_ = plan.nodes(shared_->ranks().rank());
-  }
   trees_.resize(nodes_.size());
+  if (shared_ != nullptr) begin_share(shared_->ranks().rank());
+}
+
+/// What that rank computes of the step is computed from here on.
+void TrainStep::begin_share(int rank) {
+  const comm::ReducePlan& plan = shared_->plan(micro_batches_);
+  share_ = plan.share(rank);
+  nodes_ = plan.nodes(rank);
+  trees_.clear();
+  trees_.resize(nodes_.size());
+  expert_counts_.clear();
+  prepared_.terms.clear();
 }
 
 models::LossOptions TrainStep::loss_options(double share) const {
@@ -82,59 +94,89 @@ models::LossOptions TrainStep::loss_options(double share) const {
 StepGradients TrainStep::gradients(int64_t step,
                                    std::span<const data::Batch> micro_batches,
                                    const std::function<void(int64_t)>& done) {
-  prepare(step, micro_batches, done);
-  return commit();
+  for (;;) {
+    prepare(step, micro_batches, done);
+    if (std::optional<StepGradients> g = commit()) return *std::move(g);
+  }
 }
 
 void TrainStep::prepare(int64_t step,
                         std::span<const data::Batch> micro_batches,
                         const std::function<void(int64_t)>& done) {
   begin(std::ssize(micro_batches));
+  flip_held("flip.weights", "flip.state");
   StepGradients& sum = prepared_.sum;
-  const bool mtp = model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
-  if (mtp) sum.mtp_loss = 0;
-  int64_t mtp_labels = 0;
+  Asked asked{.step = step, .micro_batches = micro_batches};
+  asked.mtp = model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
+  if (asked.mtp) sum.mtp_loss = 0;
   for (const data::Batch& batch : micro_batches) {
     sum.tokens += static_cast<int64_t>(batch.tokens.size());
     sum.label_bytes += batch.label_bytes;
     sum.labels += counted(batch.labels);
-    mtp_labels += counted(batch.mtp_labels);
+    asked.mtp_labels += counted(batch.mtp_labels);
   }
+  asked.tokens = sum.tokens;
+  asked.labels = sum.labels;
   const bool again =
       computed_ && computed_->step == step && computed_->micro_batches == micro_batches_;
   if (again) {
     if (done) done(share_.size());
   } else {
     computed_.reset();
-    compute(step, micro_batches, mtp, mtp_labels, done);
+    compute(asked, done);
+    if (shared_ != nullptr) computed_ = take_computed(step);
   }
-  if (shared_ != nullptr) share(step);
+  if (shared_ == nullptr) return;
+  for (const std::vector<Tensor>& sums : computed_->share.sums) flip_point_in("flip.nodes", sums);
+  if (guard_ != nullptr) compute_others(asked, done);
+  share(step);
 }
 
-void TrainStep::compute(int64_t step,
-                        std::span<const data::Batch> micro_batches,
-                        bool mtp,
-                        int64_t mtp_labels,
-                        const std::function<void(int64_t)>& done) {
-  const StepGradients& sum = prepared_.sum;
+void TrainStep::compute(const Asked& asked, const std::function<void(int64_t)>& done) {
   std::vector<LossTerms>& terms = prepared_.terms;
   for (int64_t m = share_.begin; m < share_.end; ++m) {
-    const data::Batch& batch = micro_batches[static_cast<size_t>(m)];
+    const data::Batch& batch = asked.micro_batches[static_cast<size_t>(m)];
     models::LossOptions options =
-        loss_options(static_cast<double>(batch.tokens.size()) / static_cast<double>(sum.tokens));
-    options.scale = static_cast<float>(1 / static_cast<double>(std::max<int64_t>(1, sum.labels)));
-    if (mtp)
-      options.mtp_scale = static_cast<float>(settings_.mtp_weight /
-                                             static_cast<double>(std::max<int64_t>(1, mtp_labels)));
+        loss_options(static_cast<double>(batch.tokens.size()) / static_cast<double>(asked.tokens));
+    options.scale = static_cast<float>(1 / static_cast<double>(std::max<int64_t>(1, asked.labels)));
+    if (asked.mtp)
+      options.mtp_scale = static_cast<float>(
+          settings_.mtp_weight / static_cast<double>(std::max<int64_t>(1, asked.mtp_labels)));
     terms.push_back(micro_batch(to_device(batch, model_.device()), m, options));
     if (done) done(std::ssize(terms));
   }
   prepared_.mtp_last = !terms.empty() && terms.front().mtp;
-  if (shared_ != nullptr) keep_computed(step);
 }
 
-StepGradients TrainStep::commit() {
-  return shared_ != nullptr ? finish(shared_->commit()) : commit_alone();
+/// What other ranks compute of the step, as far as this one is to look at it.
+void TrainStep::compute_others(const Asked& asked, const std::function<void(int64_t)>& done) {
+  const int me = shared_->ranks().rank();
+  int64_t more = shared_->plan(micro_batches_).share(me).size();
+  for (const int rank : guard_->begin(asked.step)) {
+    if (rank == me) {
+      guard_->computed(me, computed_->share);
+      continue;
+    }
+    const double began_s = system_clock().monotonic_s();
+    begin_share(rank);
+    compute(asked, [&](int64_t n) {
+      if (done) done(more + n);
+    });
+    more += share_.size();
+    const Computed theirs = take_computed(asked.step);
+    guard_->audited_for(system_clock().monotonic_s() - began_s);
+    guard_->computed(rank, theirs.share);
+  }
+}
+
+std::optional<StepGradients> TrainStep::commit() {
+  if (shared_ == nullptr) return commit_alone();
+  if (guard_ == nullptr) return finish(shared_->commit());
+  const std::optional<std::vector<double>> squares =
+      guard_->commit(computed_->step, gradients_, computed_->share);
+  if (squares) return finish(*squares);
+  computed_.reset();
+  return std::nullopt;
 }
 
 StepGradients TrainStep::commit(std::span<const double> squares) { return finish(squares); }
@@ -157,7 +199,7 @@ WeightedGradients TrainStep::gradients(std::span<const WeightedBatch> micro_batc
     token_losses.push_back(prepared_.terms.back().token_losses);
     if (done) done(std::ssize(prepared_.terms));
   }
-  WeightedGradients out{.of = commit()};
+  WeightedGradients out{.of = commit_alone()};
   for (const Tensor& t : token_losses) out.token_losses.push_back(t.to_f32());
   return out;
 }
@@ -179,10 +221,10 @@ StepGradients TrainStep::commit_alone() {
   return finish(squares.defined() ? values.back() : std::vector<double>());
 }
 
-void TrainStep::keep_computed(int64_t step) {
-  computed_ = Computed{};
-  Computed& kept = *computed_;
-  SharedStep::Share& share = kept.share;
+/// The trees' sums, and the numbers, over the share that was computed.
+TrainStep::Computed TrainStep::take_computed(int64_t step) {
+  Computed taken;
+  SharedStep::Share& share = taken.share;
   for (size_t n = 0; n < nodes_.size(); ++n) {
     std::vector<Tensor>& sums = share.sums.emplace_back();
     for (const Weight* w : optimizer_.weights())
@@ -195,10 +237,11 @@ void TrainStep::keep_computed(int64_t step) {
   }
   prepared_.terms.clear();
   for (const Tensor& counts : expert_counts_) share.expert_counts.push_back(counts.to_i32());
-  kept.step = step;
-  kept.micro_batches = micro_batches_;
-  kept.expert_counts = expert_counts_;
-  kept.mtp_last = prepared_.mtp_last;
+  taken.step = step;
+  taken.micro_batches = micro_batches_;
+  taken.expert_counts = expert_counts_;
+  taken.mtp_last = prepared_.mtp_last;
+  return taken;
 }
 
 /// Of a step of which others compute the rest: what comes back is what one process would have read.
@@ -206,7 +249,8 @@ void TrainStep::share(int64_t step) {
   expert_counts_ = computed_->expert_counts;
   prepared_.mtp_last = computed_->mtp_last;
   // Sums are folded in memory of their own while something else holds them.
-  SharedStep::Whole whole = shared_->reduce(step, micro_batches_, computed_->share);
+  SharedStep::Whole whole = shared_->reduce(
+      step, micro_batches_, computed_->share, guard_ != nullptr && guard_->sums_at_both());
   gradients_ = std::move(whole.gradients);
   for (size_t l = 0; l < expert_counts_.size(); ++l)
     expert_counts_[l] =
@@ -261,6 +305,7 @@ TrainStep::LossTerms TrainStep::micro_batch(const models::TokenBatch& tokens,
   size_t node = 0;
   while (index >= nodes_[node].end) ++node;
   const auto add = [&](const Tensor& leaf, Tensor gradient) {
+    flip_point_in("flip.gradient", {&gradient, 1});
     trees_[node].add(index - nodes_[node].begin, leaf, std::move(gradient));
   };
   tape.backward(std::move(seeds), {.leaf_ready = [&](const Tensor& leaf, Tensor gradient) {
@@ -281,7 +326,14 @@ void TrainStep::update(double lr) {
 
 void TrainStep::apply(double lr) {
   flight::set_pass(flight::Pass::kUpdate);
-  optimizer_.step(gradients_, lr, clip_scale(norm_, settings_.clip));
+  const auto update = [&] {
+    optimizer_.step(gradients_, lr, clip_scale(norm_, settings_.clip));
+    flip_held("flip.updated", "flip.updated.state");
+  };
+  if (guard_ != nullptr)
+    guard_->update(gradients_, update);
+  else
+    update();
   gradients_.clear();
   flight::set_pass(flight::Pass::kNone);
 }
@@ -293,12 +345,25 @@ void TrainStep::spread() {
 void TrainStep::settle() {
   if (adapter_ != nullptr) {
     adapter_->merge();
-    return;
+  } else {
+    const std::vector<Weight*> biases = model_.selection_biases();
+    for (size_t l = 0; l < biases.size() && l < expert_counts_.size(); ++l)
+      ops::bias_update(
+          *biases[l], expert_counts_[l], static_cast<float>(settings_.bias_update_speed));
   }
-  const std::vector<Weight*> biases = model_.selection_biases();
-  for (size_t l = 0; l < biases.size() && l < expert_counts_.size(); ++l)
-    ops::bias_update(
-        *biases[l], expert_counts_[l], static_cast<float>(settings_.bias_update_speed));
+  flip_held("flip.written", "flip.written.state");
+  if (guard_ != nullptr) guard_->wrote();
+}
+
+void TrainStep::flip_held(const char* of_weights, const char* of_state) const {
+  if (!faults_armed()) return;
+  std::vector<Tensor> weights, state;
+  for (const Weight* w : model_.weights()) weights.push_back(w->value);
+  for (size_t i = 0; i < optimizer_.weights().size(); ++i)
+    if (shared_ == nullptr || shared_->holds(i))
+      for (Tensor& t : optimizer_.state(i)) state.push_back(std::move(t));
+  flip_point_in(of_weights, weights);
+  flip_point_in(of_state, state);
 }
 
 }  // namespace ferry

@@ -14,6 +14,7 @@
 #include "optim/gradient_tree.h"
 #include "optim/optimizer.h"
 #include "train/config.h"
+#include "train/corruption_guard.h"
 #include "train/shared_step.h"
 
 namespace ferry {
@@ -60,11 +61,13 @@ class TrainStep {
   /// `shared`: with what other processes the step is made, each giving the same arguments to each call;
   /// nullptr: alone. Its calls throw comm::LinkError then. Weighted labels are learnt from alone.
   /// `adapter`: what is trained in place of the model's weights, its factors being the optimizer's; nullptr: they are.
+  /// `guard`: of `shared`, what all hold and compute is compared; nullptr: it is not.
   TrainStep(models::TrainableLm& model,
             Optimizer& optimizer,
             const StepSettings& settings,
             SharedStep* shared = nullptr,
-            TrainedAdapter* adapter = nullptr);
+            TrainedAdapter* adapter = nullptr,
+            CorruptionGuard* guard = nullptr);
 
   /// Gradients of the micro-batches of step number `step`, in order; the weights stay as they are.
   /// Waits for the device once: all numbers that the host wants are read together. done(n) is called
@@ -75,12 +78,13 @@ class TrainStep {
 
   /// The same in two parts, for whoever makes steps with others: prepare() leaves everything as it was, whatever goes
   /// wrong in it. Begun again, it must be given the same, and computes nothing twice. When commit() returns, every rank
-  /// is known to have prepared the step: it can be finished by whoever is left. `squares`: SharedStep::commit()'s, from
+  /// is known to have prepared the step: it can be finished by whoever is left. Nothing: what ranks have computed of it
+  /// differs, and all are to prepare it once more (train/corruption_guard.h). `squares`: SharedStep::commit()'s, from
   /// another rank that heard them.
   void prepare(int64_t step,
                std::span<const data::Batch> micro_batches,
                const std::function<void(int64_t)>& done = {});
-  StepGradients commit();
+  std::optional<StepGradients> commit();
   StepGradients commit(std::span<const double> squares);
 
   /// The same of weighted labels, which no MTP module sees. Waits once more, for the token losses.
@@ -121,7 +125,15 @@ class TrainStep {
     std::vector<Tensor> expert_counts;
     bool mtp_last = false;
   };
+  /// What is asked of the micro-batches of a step: the same of each, whoever computes it.
+  struct Asked {
+    int64_t step = 0;
+    std::span<const data::Batch> micro_batches;
+    bool mtp = false;
+    int64_t tokens = 0, labels = 0, mtp_labels = 0;
+  };
   void begin(int64_t micro_batches);
+  void begin_share(int rank);
   /// What every kind of step asks of the losses. `share`: the micro-batch's of the step's tokens.
   models::LossOptions loss_options(double share) const;
   LossTerms micro_batch(const models::TokenBatch& tokens,
@@ -129,20 +141,20 @@ class TrainStep {
                         const models::LossOptions& options);
   /// Takes the gradients out of the tree; reads the losses and the norm together.
   StepGradients commit_alone();
-  void compute(int64_t step,
-               std::span<const data::Batch> micro_batches,
-               bool mtp,
-               int64_t mtp_labels,
-               const std::function<void(int64_t)>& done);
-  void keep_computed(int64_t step);
+  void compute(const Asked& asked, const std::function<void(int64_t)>& done);
+  Computed take_computed(int64_t step);
+  void compute_others(const Asked& asked, const std::function<void(int64_t)>& done);
   void share(int64_t step);
   StepGradients finish(std::span<const double> squares);
+  /// For tests: fault points that are shown what this process holds.
+  void flip_held(const char* of_weights, const char* of_state) const;
 
   models::TrainableLm& model_;
   Optimizer& optimizer_;
   StepSettings settings_;
   SharedStep* shared_;
   TrainedAdapter* adapter_;
+  CorruptionGuard* guard_;
   comm::MicroRange share_;               // of the step's micro-batches, what this process computes
   std::vector<comm::MicroRange> nodes_;  // of the tree over all of them, that make it up
   std::vector<GradientTree> trees_;      // of each node

@@ -18,6 +18,7 @@
 #include "train/agreement.h"
 #include "train/beats.h"
 #include "train/carried.h"
+#include "train/corruption_guard.h"
 #include "train/estimate.h"
 #include "train/held_out.h"
 #include "train/loop.h"
@@ -149,7 +150,8 @@ class TrainingRun {
   std::optional<ModelTexts> texts_;  // of the directory that the run goes on from
   std::unique_ptr<TrainedAdapter> adapter_;
   std::optional<Optimizer> optimizer_;
-  std::optional<SharedStep> shared_;  // with other ranks
+  std::optional<SharedStep> shared_;      // with other ranks
+  std::optional<CorruptionGuard> guard_;  // of these, if it is wanted
   std::optional<TrainStep> step_;
   std::optional<MetricsLog> metrics_;
   std::optional<Progress> progress_;

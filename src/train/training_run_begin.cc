@@ -91,7 +91,9 @@ Result<void> TrainingRun::prepare_together() {
       prepared = tl::unexpected(mine.error());
   }
   TRY(together(std::move(prepared), identity));
-  if (!stopping()) share_figures();
+  if (stopping()) return {};
+  share_figures();
+  if (guard_) guard_->wrote();
   return {};
 }
 
@@ -140,11 +142,17 @@ Result<void> TrainingRun::prepare() {
 
 void TrainingRun::make_step() {
   if (ranks() != nullptr) shared_.emplace(*ranks(), optimizer_->weights(), kForever);
+  if (const std::optional<AuditSettings> audits = audits_of(settings_.train); audits && shared_)
+    guard_.emplace(
+        *audits, *shared_, *optimizer_, model_->weights(), [this](const std::string& text) {
+          progress_->note(text);
+        });
   step_.emplace(*model_,
                 *optimizer_,
                 step_settings(settings_.train),
                 shared_ ? &*shared_ : nullptr,
-                adapter_.get());
+                adapter_.get(),
+                guard_ ? &*guard_ : nullptr);
   progress_.emplace(ProgressSettings{.steps = settings_.train.steps, .every = settings_.log.every},
                     output_,
                     Terminal::of(options_.out),

@@ -65,6 +65,7 @@ comm::LinkError TrainingRun::no_other_meeting(const comm::LinkError& why, const 
 /// and begun again: what it changes of a rank it changes together with where that one says it stands.
 Result<void> TrainingRun::settle() {
   agreements_ = 0;
+  if (guard_) guard_->look_at_own();
   const std::vector<RankWord> words = or_lost(exchange_words(*ranks(), word(), kForever));
   std::vector<Standing> standings;
   for (const RankWord& w : words) standings.push_back(w.standing);
@@ -80,6 +81,7 @@ Result<void> TrainingRun::settle() {
   take_carried(plan);
   TRY(adopt(plan, words));
   agree_again();
+  if (guard_) guard_->wrote();
   // Only when all are there is a successor somebody to hear of the step from: until then another loss makes it begin
   // again.
   stage_ = Standing::Stage::kBetween;

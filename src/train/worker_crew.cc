@@ -47,6 +47,8 @@ std::string list_of(const std::vector<int>& ranks) {
 }
 
 std::string in_words(const RankEnd& e) {
+  if (left_with(e, kSpoiled))
+    return fmt::format("rank {} left, convicted of silent corruption", e.rank);
   return WIFEXITED(e.status)
              ? fmt::format("rank {} left with status {}", e.rank, WEXITSTATUS(e.status))
              : fmt::format("rank {} was ended by signal {} ({})",
@@ -78,7 +80,7 @@ std::optional<double> others_may_go_on_s(const RankEnd& cause) {
 
 bool may_have_successor(const RankEnd& end) {
   return !end.in_place || WIFSIGNALED(end.status) || left_with(end, kDeviceFailed) ||
-         left_with(end, kOutOfMemory) || left_with(end, kLinkFailed);
+         left_with(end, kOutOfMemory) || left_with(end, kLinkFailed) || left_with(end, kSpoiled);
 }
 
 std::string who_holds_up(const std::vector<RankReport>& ranks, double now_s) {
@@ -224,6 +226,7 @@ std::optional<RankLost> WorkerCrew::loss() const {
     lost.who += (lost.who.empty() ? "" : "; ") + in_words(end);
     lost.in_vain |= !end.in_place;
     lost.ranks.push_back(end.rank);
+    if (left_with(end, kSpoiled)) lost.spoiled.push_back(end.rank);
   }
   return lost;
 }

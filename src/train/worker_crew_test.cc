@@ -196,10 +196,10 @@ TEST(WorkerCrew, AVerdictIsWaitedFor) {
 TEST(WorkerCrew, EachIsHandedItsSettingsAndToldItsPlace) {
   const Ended e = run(
       "test \"$(cat /proc/self/fd/4)\" = settings && test -S /proc/self/fd/5 && read -r t <&7 && "
-      "test -n \"$t\" && exit 9",
+      "test -n \"$t\" && exit 19",
       2);
   ASSERT_TRUE(std::holds_alternative<Exited>(e.event));
-  EXPECT_EQ(std::get<Exited>(e.event).code, 9);
+  EXPECT_EQ(std::get<Exited>(e.event).code, 19);
 }
 
 TEST(WorkerCrew, OnlyAnEndOfItsOwnMayHaveASuccessor) {
@@ -207,7 +207,8 @@ TEST(WorkerCrew, OnlyAnEndOfItsOwnMayHaveASuccessor) {
                            killed(SIGSEGV),
                            left(kDeviceFailed),
                            left(kOutOfMemory),
-                           left(kLinkFailed)})
+                           left(kLinkFailed),
+                           left(kSpoiled)})
     EXPECT_TRUE(may_have_successor({1, status})) << status;
   for (const int status : {left(0), left(1), left(2), left(3), left(kUseless), left(kStateLost)})
     EXPECT_FALSE(may_have_successor({1, status})) << status;

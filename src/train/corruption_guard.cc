@@ -1,0 +1,334 @@
+#include "train/corruption_guard.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/counted.h"
+#include "base/fast_hash.h"
+#include "train/loop.h"
+
+namespace ferry {
+namespace {
+
+using corruption::Finding;
+using corruption::Word;
+using What = Finding::What;
+
+constexpr size_t kNone = std::numeric_limits<size_t>::max();
+constexpr double kForever = std::numeric_limits<double>::infinity();
+
+std::span<const std::byte> memory_of(const Tensor& t) {
+  return {static_cast<const std::byte*>(t.data()), t.bytes()};
+}
+
+template <typename T>
+uint64_t hash_of_numbers(const std::vector<T>& numbers, uint64_t before) {
+  return fast_hash(std::as_bytes(std::span(numbers)), before);
+}
+
+/// Adds the seconds that it lives.
+class Timing {
+ public:
+  explicit Timing(double& to) : to_(to), began_s_(system_clock().monotonic_s()) {}
+  ~Timing() { to_ += system_clock().monotonic_s() - began_s_; }
+  Timing(const Timing&) = delete;
+  Timing& operator=(const Timing&) = delete;
+
+ private:
+  double& to_;
+  const double began_s_;
+};
+
+}  // namespace
+
+std::optional<AuditSettings> audits_of(const TrainSettings& settings) {
+  if (settings.corruption_checks == "off") return std::nullopt;
+  return AuditSettings{.each_step = settings.corruption_checks == "full",
+                       .every = settings.audit_every,
+                       .seed = static_cast<uint64_t>(settings.seed)};
+}
+
+CorruptionGuard::CorruptionGuard(const AuditSettings& settings,
+                                 SharedStep& shared,
+                                 Optimizer& optimizer,
+                                 const std::vector<Weight*>& weights,
+                                 std::function<void(const std::string&)> say)
+    : settings_(settings),
+      shared_(shared),
+      optimizer_(optimizer),
+      say_(std::move(say)),
+      weights_(weights) {
+  const std::vector<Weight*>& trained = optimizer_.weights();
+  for (Weight* w : trained)
+    if (std::find(weights_.begin(), weights_.end(), w) == weights_.end()) weights_.push_back(w);
+  for (const Weight* w : weights_) {
+    const auto at = std::find(trained.begin(), trained.end(), w);
+    trained_.push_back(at == trained.end() ? kNone : static_cast<size_t>(at - trained.begin()));
+    owners_.push_back(at == trained.end() ? -1 : shared_.owners()[trained_.back()]);
+  }
+}
+
+bool CorruptionGuard::holds(size_t weight) const {
+  return trained_[weight] != kNone && shared_.holds(trained_[weight]);
+}
+
+uint64_t CorruptionGuard::hash_of_state(size_t weight) const {
+  uint64_t hash = 0;
+  for (const Tensor& t : optimizer_.state(trained_[weight])) hash = fast_hash(memory_of(t), hash);
+  return hash;
+}
+
+CorruptionGuard::Hashes CorruptionGuard::hashes(const std::optional<Hashes>& kept) const {
+  Hashes h = kept ? *kept : hashes_of_held();
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (!holds(i)) h.weights[i] = fast_hash(memory_of(weights_[i]->value));
+  return h;
+}
+
+CorruptionGuard::Hashes CorruptionGuard::hashes_of_held() const {
+  const std::vector<uint64_t> none(weights_.size(), 0);
+  Hashes h{.weights = none, .state = none};
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (!holds(i)) continue;
+    h.weights[i] = fast_hash(memory_of(weights_[i]->value));
+    h.state[i] = hash_of_state(i);
+  }
+  return h;
+}
+
+/// With what everybody is told of it.
+uint64_t CorruptionGuard::hash_of_sum(const Tensor& sum, double squares) const {
+  if (!sum.defined()) return 0;
+  return hash_of_numbers(std::vector<double>{squares}, fast_hash(memory_of(sum)));
+}
+
+uint64_t CorruptionGuard::hash_of(const SharedStep::Share& share) {
+  uint64_t hash = 0;
+  for (const std::vector<double>& l : share.losses) hash = hash_of_numbers(l, hash);
+  for (const std::vector<int32_t>& c : share.expert_counts) hash = hash_of_numbers(c, hash);
+  for (const std::vector<Tensor>& node : share.sums)
+    for (const Tensor& sum : node)
+      hash = fast_hash(sum.defined() ? memory_of(sum) : std::span<const std::byte>(), hash);
+  return hash;
+}
+
+std::vector<int> CorruptionGuard::begin(int64_t step) {
+  const int ranks = shared_.ranks().ranks();
+  const std::vector<int> auditors = auditors_of(step, ranks, settings_);
+  const std::vector<bool> disputed = corruption::disputed_shares(before_);
+  audited_ = false;
+  shares_.assign(static_cast<size_t>(ranks), 0);
+  std::vector<int> to_compute;
+  for (int r = 0; r < ranks; ++r) {
+    const int auditor = auditors[static_cast<size_t>(r)];
+    audited_ |= auditor >= 0;
+    const bool by_all = second_try() && disputed[static_cast<size_t>(r)];
+    if (by_all || auditor == me() || (auditor >= 0 && r == me())) to_compute.push_back(r);
+  }
+  return to_compute;
+}
+
+void CorruptionGuard::computed(int rank, const SharedStep::Share& share) {
+  const Timing timing(spent_.hashing_s);
+  shares_[static_cast<size_t>(rank)] = hash_of(share);
+}
+
+void CorruptionGuard::update(const std::vector<Tensor>& gradients,
+                             const std::function<void()>& update) {
+  written_.reset();
+  std::optional<Hashes> first;
+  if (audited_) {
+    const Timing timing(spent_.auditing_s);
+    // What changes, and what it was.
+    std::vector<std::pair<Tensor, std::vector<std::byte>>> was;
+    const auto keep = [&](const Tensor& t) {
+      std::vector<std::byte>& bytes = was.emplace_back(t, t.bytes()).second;
+      t.copy_bytes_to(bytes.data());
+    };
+    for (size_t i = 0; i < weights_.size(); ++i) {
+      if (!holds(i) || !gradients[trained_[i]].defined()) continue;
+      keep(weights_[i]->value);
+      for (const Tensor& t : optimizer_.state(trained_[i])) keep(t);
+    }
+    const int64_t steps = optimizer_.steps();
+    update();
+    first = hashes_of_held();
+    for (const auto& [tensor, bytes] : was)
+      std::copy(bytes.begin(), bytes.end(), static_cast<std::byte*>(tensor.data()));
+    optimizer_.set_steps(steps);
+  }
+  update();
+  const Timing timing(spent_.hashing_s);
+  updated_ = hashes_of_held();
+  for (size_t i = 0; first && i < weights_.size(); ++i)
+    if (first->weights[i] != updated_->weights[i] || first->state[i] != updated_->state[i])
+      throw Spoiled(fmt::format("rank {}'s update of {} gives another result when it is made again",
+                                me(),
+                                weights_[i]->name));
+}
+
+void CorruptionGuard::wrote() {
+  const Timing timing(spent_.hashing_s);
+  written_ = hashes(updated_);
+  updated_.reset();
+  before_.clear();
+}
+
+void CorruptionGuard::mark_changed(const Hashes& now, std::vector<uint64_t>& changed) const {
+  if (!written_) return;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (now.weights[i] != written_->weights[i]) changed[i] |= corruption::kWeightBit;
+    if (now.state[i] != written_->state[i]) changed[i] |= corruption::kStateBit;
+  }
+}
+
+/// What this rank holds at this moment.
+Word CorruptionGuard::word() {
+  Word word = corruption::nothing_said(weights_.size(), shared_.ranks().ranks());
+  Hashes now = hashes();
+  mark_changed(now, word.changed);
+  word.weights = std::move(now.weights);
+  word.state = std::move(now.state);
+  return word;
+}
+
+std::optional<std::vector<double>> CorruptionGuard::commit(int64_t step,
+                                                           const std::vector<Tensor>& gradients,
+                                                           const SharedStep::Share& own) {
+  std::vector<uint64_t> said;
+  {
+    const Timing timing(spent_.hashing_s);
+    Word mine = word();
+    for (size_t i = 0; i < weights_.size(); ++i)
+      if (holds(i))
+        mine.sums[i] = hash_of_sum(gradients[trained_[i]], shared_.held_squares()[trained_[i]]);
+    uint64_t& share = shares_[static_cast<size_t>(me())];
+    // What it has told the others since is in memory still.
+    if (share != 0 && hash_of(own) != share)
+      mine.changed[static_cast<size_t>(weights_.size())] |= corruption::kShareBit;
+    mine.shares = shares_;
+    said = corruption::to_numbers(mine);
+  }
+  std::vector<std::vector<uint64_t>> heard;
+  std::vector<double> squares = shared_.commit(said, &heard);
+  words_.clear();
+  for (const std::vector<uint64_t>& numbers : heard)
+    words_.push_back(corruption::word_of(numbers, weights_.size(), shared_.ranks().ranks()));
+  const corruption::Verdict verdict = corruption::judge(owners_, words_, before_);
+  if (verdict.again) {
+    before_ = words_;
+    say_(
+        fmt::format("corrupted  step {}: what ranks have computed of it differs; all compute it "
+                    "again, which shows whose was wrong",
+                    step + 1));
+    return std::nullopt;
+  }
+  before_.clear();
+  follow(verdict, step + 1);
+  return squares;
+}
+
+void CorruptionGuard::compare(int64_t step) {
+  std::vector<uint64_t> said;
+  {
+    const Timing timing(spent_.hashing_s);
+    said = corruption::to_numbers(word());
+  }
+  comm::Communicator& ranks = shared_.ranks();
+  const std::vector<size_t> sizes(static_cast<size_t>(ranks.ranks()),
+                                  said.size() * sizeof(uint64_t));
+  words_.clear();
+  for (const std::vector<std::byte>& theirs : comm::all_gather(ranks,
+                                                               {comm::Purpose::kHashes, step},
+                                                               comm::bytes_of(std::as_const(said)),
+                                                               sizes,
+                                                               kForever)) {
+    std::vector<uint64_t> numbers(said.size());
+    std::copy_n(theirs.data(), theirs.size(), std::as_writable_bytes(std::span(numbers)).data());
+    words_.push_back(corruption::word_of(numbers, weights_.size(), ranks.ranks()));
+  }
+  follow(corruption::judge(owners_, words_), step);
+}
+
+void CorruptionGuard::compare_collected() const {
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (owners_[i] >= 0 && !holds(i) &&
+        hash_of_state(i) != words_[static_cast<size_t>(owners_[i])].state[i])
+      throw Spoiled(
+          fmt::format("the optimizer's state of {} came from rank {}, and is another here",
+                      weights_[i]->name,
+                      owners_[i]));
+}
+
+void CorruptionGuard::look_at_own() const {
+  if (!written_) return;
+  std::vector<uint64_t> changed(weights_.size() + 1, 0);
+  mark_changed(hashes(), changed);
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (changed[i] != 0)
+      throw Spoiled(in_words(
+          {me(),
+           (changed[i] & corruption::kWeightBit) != 0 ? What::kWeightChanged : What::kStateChanged,
+           i}));
+}
+
+/// A rank that is convicted leaves; who is not waits for that, and meets its successor.
+void CorruptionGuard::follow(const corruption::Verdict& verdict, int64_t step) {
+  if (verdict.clean()) return;
+  if (verdict.spoiled.empty())
+    throw StateLost(fmt::format("step {}: one of these is spoiled, and nobody can tell which: {}",
+                                step,
+                                in_words(verdict.suspects)));
+  const std::string what = in_words(verdict.spoiled);
+  say_(fmt::format(
+      "corrupted  step {}: {}; who is spoiled leaves, and has a successor", step, what));
+  for (const Finding& f : verdict.spoiled)
+    if (f.rank == me()) throw Spoiled(what);
+  std::vector<uint8_t> nothing(1);
+  comm::Communicator& ranks = shared_.ranks();
+  ranks.receive(
+      verdict.spoiled.front().rank, {comm::Purpose::kHashes, step}, comm::bytes_of(nothing));
+  ranks.finish(kForever);
+  check(false, "corruption: rank {} was to leave", verdict.spoiled.front().rank);
+}
+
+std::string CorruptionGuard::in_words(const Finding& f) const {
+  const auto name = [&] { return weights_[f.of]->name; };
+  switch (f.what) {
+    case What::kWeightChanged:
+      return fmt::format(
+          "rank {}'s memory of {} has changed, though nobody wrote it", f.rank, name());
+    case What::kStateChanged:
+      return fmt::format(
+          "rank {}'s memory of the optimizer's state of {} has changed, though nobody "
+          "wrote it",
+          f.rank,
+          name());
+    case What::kShareChanged:
+      return fmt::format("rank {}'s memory of the gradients that it computed has changed", f.rank);
+    case What::kWeight: return fmt::format("rank {} has another {} than it should", f.rank, name());
+    case What::kState:
+      return fmt::format("rank {} has another state of the optimizer for {}", f.rank, name());
+    case What::kSum:
+      return fmt::format("rank {} had another sum of gradients of {}", f.rank, name());
+    case What::kShare:
+      return static_cast<size_t>(f.rank) == f.of
+                 ? fmt::format("rank {} computed wrong gradients", f.rank)
+                 : fmt::format(
+                       "rank {} computed wrong gradients, of those of rank {}", f.rank, f.of);
+  }
+  return {};
+}
+
+std::string CorruptionGuard::in_words(const std::vector<Finding>& findings) const {
+  std::string text;
+  for (const Finding& f : findings) text += (text.empty() ? "" : "; ") + in_words(f);
+  return text;
+}
+
+}  // namespace ferry

@@ -1,0 +1,114 @@
+// What keeps a run of several ranks from going on with what a chip, a core or memory has silently made wrong: hashes of
+// all that a rank holds, and of what it computed of a step, go to everybody before the step is committed, and who has
+// something else than he should leaves (train/corruption_verdict.h has the rules, train/audit_plan.h whose work is
+// computed again by another). Nothing has been changed then by the step, so that it is made again by the others and a
+// successor, with the bits of a run in which nothing happened.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "optim/optimizer.h"
+#include "train/audit_plan.h"
+#include "train/config.h"
+#include "train/corruption_verdict.h"
+#include "train/shared_step.h"
+
+namespace ferry {
+
+/// This rank holds, or has computed, something else than it should: it is to leave.
+class Spoiled : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// What train.corruption_checks asks for; nothing: there are to be none.
+std::optional<AuditSettings> audits_of(const TrainSettings& settings);
+
+/// Owner: the loop. One thread. What is called by all ranks throws comm::LinkError; and where something is wrong,
+/// Spoiled at the rank that is convicted, comm::LinkError at the others, when that one has left, and StateLost at all
+/// where nobody could be convicted.
+class CorruptionGuard {
+ public:
+  /// weights: all of the model. say: a line for the log.
+  CorruptionGuard(const AuditSettings& settings,
+                  SharedStep& shared,
+                  Optimizer& optimizer,
+                  const std::vector<Weight*>& weights,
+                  std::function<void(const std::string&)> say);
+
+  // A step, by all ranks, in this order.
+  /// Whose shares this rank is to compute: perhaps its own among them, whose hash is wanted, too.
+  std::vector<int> begin(int64_t step);
+  void computed(int rank, const SharedStep::Share& share);
+  /// Whether sums are to be made at owner and replica, each for itself.
+  bool sums_at_both() const { return audited_ || second_try(); }
+  /// The step's commit point: the squares as of SharedStep::commit(), or nothing: all are to compute the step again,
+  /// and nothing of it is to be kept. own: what this rank has told the others of.
+  std::optional<std::vector<double>> commit(int64_t step,
+                                            const std::vector<Tensor>& gradients,
+                                            const SharedStep::Share& own);
+  /// The update of what is held here, by `update`: twice from the same, where the step is audited. Throws Spoiled if
+  /// that does not give the same.
+  void update(const std::vector<Tensor>& gradients, const std::function<void()>& update);
+  /// All is what it is to be: after a step, before the first one, and when a successor is in place.
+  void wrote();
+
+  /// Between two steps, by all ranks: before something is kept for good.
+  void compare(int64_t step);
+  /// Whether what other ranks gave for a checkpoint is what they hold, as the last compare() said.
+  void compare_collected() const;
+  /// What this rank has is about to be given to a successor: throws Spoiled if it has changed.
+  void look_at_own() const;
+  /// What it costs: of this rank, so far.
+  struct Spent {
+    double hashing_s = 0, auditing_s = 0;
+  };
+  const Spent& spent() const { return spent_; }
+  /// Who computes other ranks' shares measures that itself.
+  void audited_for(double seconds) { spent_.auditing_s += seconds; }
+
+ private:
+  /// Of each weight; where the state is not held here 0.
+  struct Hashes {
+    std::vector<uint64_t> weights, state;
+  };
+  /// kept: of what is held here these, if there are any.
+  Hashes hashes(const std::optional<Hashes>& kept = {}) const;
+  Hashes hashes_of_held() const;
+  bool holds(size_t weight) const;
+  uint64_t hash_of_state(size_t weight) const;
+  uint64_t hash_of_sum(const Tensor& sum, double squares) const;
+  static uint64_t hash_of(const SharedStep::Share& share);
+  corruption::Word word();
+  void mark_changed(const Hashes& now, std::vector<uint64_t>& changed) const;
+  bool second_try() const { return !before_.empty(); }
+  void follow(const corruption::Verdict& verdict, int64_t step);
+  std::string in_words(const corruption::Finding& finding) const;
+  std::string in_words(const std::vector<corruption::Finding>& findings) const;
+  int me() const { return shared_.ranks().rank(); }
+
+  AuditSettings settings_;
+  SharedStep& shared_;
+  Optimizer& optimizer_;
+  std::function<void(const std::string&)> say_;
+  std::vector<Weight*> weights_;  // of the model, and those that are trained if they are others
+  std::vector<size_t>
+      trained_;              // of each, its place among those that are trained; kNone: it is not
+  std::vector<int> owners_;  // of each; -1: nobody's
+  std::optional<Hashes> written_;  // when they were last written
+  std::optional<Hashes> updated_;  // of what is held here, right after its update
+  // Of the step under way.
+  bool audited_ = false;
+  std::vector<uint64_t> shares_;          // of each rank: what was found of it here
+  std::vector<corruption::Word> before_;  // what was said at the first try, if this is the second
+  std::vector<corruption::Word> words_;   // what was said last
+  Spent spent_;
+};
+
+}  // namespace ferry
