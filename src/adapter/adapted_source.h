@@ -49,7 +49,9 @@ class AdaptedSource final : public ModelSource {
     return base_->texts_in(folder);
   }
   bool vouched_for() const override { return base_->vouched_for(); }
-  std::string weights_root() const override { return base_->weights_root(); }
+  Result<std::string> weights_root(const HashedBytes& hashed) const override {
+    return base_->weights_root(hashed);
+  }
 
  private:
   AdaptedSource(std::unique_ptr<ModelSource> base, Adapter adapter, DType compute)

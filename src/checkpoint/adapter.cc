@@ -205,7 +205,7 @@ Result<void> Adapter::check_fits(const ModelSource& base) const {
                   base.path());
   }
   if (!base_root_) return {};
-  const std::string root = base.weights_root();
+  TRY_ASSIGN(const std::string root, base.weights_root({}));
   if (root == *base_root_) return {};
   return fail(
       Code::kInvalidInput,

@@ -300,7 +300,7 @@ TEST(Adapter, ItsPassportNamesTheWeightsThatItIsOf) {
   const std::string base = base_model("base", 3), copy = base_model("copy", 3),
                     other = base_model("other", 4);
   const auto root = [](const std::string& path) {
-    return (*open_model_source(path))->weights_root();
+    return *(*open_model_source(path))->weights_root({});
   };
   EXPECT_EQ(root(base), root(copy));
   EXPECT_NE(root(base), root(other));

@@ -730,8 +730,9 @@ Result<void> GgufModel::take_codes(std::string_view name, PanelsInMaking& panels
               bad.load());
 }
 
-std::string GgufModel::weights_root() const {
-  return root_of_weights({{"gguf", tree_root(hash_chunks(file_.file_bytes()))}});
+Result<std::string> GgufModel::weights_root(const HashedBytes& hashed) const {
+  TRY_ASSIGN(const std::vector<Digest> leaves, hash_chunks(file_.file_bytes(), hashed));
+  return root_of_weights({{"gguf", tree_root(leaves)}});
 }
 
 Result<std::optional<std::string>> GgufModel::optional_text(const std::string& file_name) {

@@ -44,7 +44,7 @@ class GgufModel final : public ModelSource {
     return std::vector<std::string>{};
   }
   bool vouched_for() const override { return false; }
-  std::string weights_root() const override;
+  Result<std::string> weights_root(const HashedBytes& hashed) const override;
 
  private:
   /// Where a tensor of the hub lies.

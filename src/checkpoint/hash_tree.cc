@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/alive.h"
+#include "base/stopping.h"
+
 namespace ferry {
 namespace {
 
@@ -17,10 +20,16 @@ Digest hash_chunk(std::span<const std::byte> chunk) {
   return hasher.digest();
 }
 
-std::vector<Digest> hash_chunks(std::span<const std::byte> file) {
+Result<std::vector<Digest>> hash_chunks(std::span<const std::byte> file,
+                                        const HashedBytes& hashed) {
   std::vector<Digest> leaves;
-  for (size_t at = 0; at < file.size(); at += kChunkBytes)
-    leaves.push_back(hash_chunk(file.subspan(at, std::min<size_t>(kChunkBytes, file.size() - at))));
+  for (size_t at = 0; at < file.size(); at += kChunkBytes) {
+    TRY(files_not_stopped());
+    const auto chunk = file.subspan(at, std::min<size_t>(kChunkBytes, file.size() - at));
+    leaves.push_back(hash_chunk(chunk));
+    still_alive(chunk.size());
+    if (hashed) hashed(chunk.size());
+  }
   return leaves;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <vector>
 
 #include "base/file.h"
@@ -43,18 +44,21 @@ std::optional<std::string> optional_digest(JsonFields& f, const char* name) {
 
 Result<MadeFrom> made_from(const ModelSource& source,
                            const std::string& adapter,
-                           const std::string& to) {
+                           const std::string& to,
+                           const HashedBytes& hashed) {
+  TRY_ASSIGN(std::string weights, source.weights_root(hashed));
   const auto* const directory = dynamic_cast<const ModelDir*>(&source);
   MadeFrom made{.program = fmt::format("ferry {}", kVersion),
                 .to = to,
                 .source = is_folder(source.path()) ? "directory" : "gguf",
-                .weights = source.weights_root(),
+                .weights = std::move(weights),
                 .adapter = {},
                 .passport = {},
                 .signed_by = {}};
   if (!adapter.empty()) {
     TRY_ASSIGN(const MappedFile file, MappedFile::open(join_path(adapter, kAdapterWeightsName)));
-    made.adapter = root_of_weights({{kAdapterWeightsName, tree_root(hash_chunks(file.bytes()))}});
+    TRY_ASSIGN(const std::vector<Digest> leaves, hash_chunks(file.bytes(), hashed));
+    made.adapter = root_of_weights({{kAdapterWeightsName, tree_root(leaves)}});
   }
   if (directory == nullptr || directory->passport() == nullptr) return made;
   const Passport& passport = *directory->passport();

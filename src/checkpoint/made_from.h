@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "checkpoint/hash_tree.h"
 
 namespace ferry {
 
@@ -28,10 +29,11 @@ struct MadeFrom {
 };
 
 /// Of what is about to be converted; `adapter`: the folder of one that is merged, or empty. Errors: of reading the
-/// files that are hashed.
+/// files that are hashed, and of hash_chunks.
 Result<MadeFrom> made_from(const ModelSource& source,
                            const std::string& adapter,
-                           const std::string& to);
+                           const std::string& to,
+                           const HashedBytes& hashed);
 
 /// As the file has it.
 std::string made_from_text(const MadeFrom& made);

@@ -370,13 +370,17 @@ std::optional<StoredTensor> ModelDir::stored(std::string_view name) const {
   return StoredTensor{found->shape, found->dtype};
 }
 
-std::string ModelDir::weights_root() const {
+Result<std::string> ModelDir::weights_root(const HashedBytes& hashed) const {
   std::map<std::string, Digest> roots;
   for (size_t i = 0; i < shards_.size(); ++i) {
     const std::string& name = shard_names_[i];
     // A shard that a passport does not list is not opened.
-    roots[name] = passport_ ? passport_->files.at(name).root
-                            : tree_root(hash_chunks(shards_[i]->file_bytes()));
+    if (passport_) {
+      roots[name] = passport_->files.at(name).root;
+      continue;
+    }
+    TRY_ASSIGN(const std::vector<Digest> leaves, hash_chunks(shards_[i]->file_bytes(), hashed));
+    roots[name] = tree_root(leaves);
   }
   return root_of_weights(roots);
 }

@@ -45,7 +45,7 @@ class ModelDir final : public ModelSource {
   std::vector<std::string> notes() const;
   const Passport* passport() const { return passport_.get(); }  // nullptr: none
   bool vouched_for() const override { return has_checksums() || passport() != nullptr; }
-  std::string weights_root() const override;
+  Result<std::string> weights_root(const HashedBytes& hashed) const override;
   std::vector<std::string> names() const override;
   std::optional<StoredTensor> stored(std::string_view name) const override;
   const TensorInfo* info(std::string_view name) const;  // nullptr: none

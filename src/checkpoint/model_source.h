@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "base/hash.h"
 #include "base/result.h"
+#include "checkpoint/hash_tree.h"
 #include "tensor/quantise.h"
 #include "tensor/tensor.h"
 
@@ -72,8 +72,8 @@ class ModelSource {
   /// Whether hashes say that its files are what was written: then none may be left out.
   virtual bool vouched_for() const = 0;
   /// A hash of the files that hold its weights, 64 hex digits: by which an adapter knows its base. With a
-  /// passport what that says of them, which reading them holds them to; else they are read.
-  virtual std::string weights_root() const = 0;
+  /// passport what that says of them, which reading them holds them to; else they are read. Errors: of hash_chunks.
+  virtual Result<std::string> weights_root(const HashedBytes& hashed) const = 0;
 };
 
 /// weights_root() of files with these roots (checkpoint/hash_tree.h), by name.

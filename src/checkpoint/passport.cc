@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/check.h"
 #include "base/file.h"
@@ -315,7 +316,8 @@ Result<Passport> Passport::parse(std::string_view text, const std::string& path)
 
 Result<void> Passport::add_file(const std::string& folder, const std::string& name) {
   TRY_ASSIGN(const MappedFile mapped, MappedFile::open(join_path(folder, name)));
-  PassportFile file{mapped.bytes().size(), {}, hash_chunks(mapped.bytes())};
+  TRY_ASSIGN(std::vector<Digest> chunks, hash_chunks(mapped.bytes()));
+  PassportFile file{mapped.bytes().size(), {}, std::move(chunks)};
   file.root = tree_root(file.chunks);
   files[name] = std::move(file);
   return {};

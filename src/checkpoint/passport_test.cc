@@ -1,9 +1,13 @@
 #include "checkpoint/passport.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "base/stopping.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/test_support.h"
 
@@ -21,7 +25,7 @@ std::string raw(const Digest& d) { return {reinterpret_cast<const char*>(d.data(
 TEST(HashTree, IsTheDocumentedOne) {
   const std::string a(kChunkBytes, 'a'), b(kChunkBytes, 'b'), c = "c";
   const std::string file = a + b + c;
-  const std::vector<Digest> leaves = hash_chunks(std::as_bytes(std::span(file)));
+  const std::vector<Digest> leaves = *hash_chunks(std::as_bytes(std::span(file)));
   ASSERT_EQ(leaves.size(), 3u);
   const auto leaf = [](const std::string& chunk) {
     return digest_of(std::string(1, '\0') + chunk);
@@ -31,7 +35,29 @@ TEST(HashTree, IsTheDocumentedOne) {
   const Digest pair = digest_of('\1' + raw(leaf(a)) + raw(leaf(b)));
   EXPECT_EQ(tree_root(leaves), digest_of('\1' + raw(pair) + raw(leaf(c))));
   EXPECT_EQ(tree_root({}), digest_of("\2"));
-  EXPECT_EQ(hash_chunks({}).size(), 0u);
+  EXPECT_EQ(hash_chunks({})->size(), 0u);
+}
+
+TEST(HashTree, HashingTellsHowFarItIsAndHearsThatItIsToStop) {
+  const std::vector<std::byte> file(2 * kChunkBytes + 5);
+  std::vector<uint64_t> told;
+  ASSERT_TRUE(hash_chunks(file, [&](uint64_t more) { told.push_back(more); }));
+  EXPECT_EQ(told, (std::vector<uint64_t>{kChunkBytes, kChunkBytes, 5}));
+  // In a child: what it has heard it cannot unhear.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    stop_files_by_signals();
+    int chunks = 0;
+    const auto stopped = hash_chunks(file, [&](uint64_t) {
+      ++chunks;
+      ::raise(SIGTERM);
+    });
+    const bool right = !stopped && stopped.error().code == Code::kUnavailable && chunks == 1;
+    ::_exit(right ? 0 : 1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
 }
 
 TEST(Signature, HoldsForItsMessageAndKeyAlone) {

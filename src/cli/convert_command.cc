@@ -177,10 +177,19 @@ Result<void> convert(const Arguments& args) {
   contents.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");
   // Of a merged model the passport that counts is the base's.
   const auto* const adapted = dynamic_cast<const AdaptedSource*>(from.get());
-  TRY_ASSIGN(const MadeFrom made,
-             made_from(adapted != nullptr ? adapted->base() : *from, args.adapter, args.to));
-  contents.texts[kMadeFromName] = made_from_text(made);
   ProgressLine line;
+  uint64_t hashed = 0;
+  const Result<MadeFrom> made = made_from(
+      adapted != nullptr ? adapted->base() : *from, args.adapter, args.to, [&](uint64_t more) {
+        hashed += more;
+        line.show([&] {
+          return fmt::format("{} of the source's weights hashed",
+                             format_bytes(static_cast<double>(hashed)));
+        });
+      });
+  line.clear();
+  if (!made) return tl::unexpected(made.error());
+  contents.texts[kMadeFromName] = made_from_text(*made);
   size_t done = 0, all = 0;
   contents.tensors = tensors_of(*from, model, args, contents, [&line, &done, &all] {
     ++done;

@@ -178,7 +178,7 @@ Result<void> add_texts(const std::string& folder, const std::string& prefix, Has
 Result<std::string> fingerprint_of(const OpenOptions& opened) {
   Hasher hasher;
   TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_source(opened));
-  const std::string root = source->weights_root();
+  TRY_ASSIGN(const std::string root, source->weights_root({}));
   hasher.update(root.data(), root.size());
   if (is_folder(opened.directory)) {
     TRY(add_texts(opened.directory, "", hasher));

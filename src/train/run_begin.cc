@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "base/file.h"
 #include "base/system.h"
@@ -99,17 +100,17 @@ std::optional<text::VocabularyId> vocabulary_of(const InitModel& init) {
 Result<std::unique_ptr<TrainedAdapter>> adapter_of(const Settings& settings,
                                                    const InitModel& init,
                                                    models::TrainableLm& model) {
+  TRY_ASSIGN(std::string root, init.source->weights_root({}));
   TRY_ASSIGN(TrainedAdapter adapter,
-             TrainedAdapter::create(
-                 {.rank = settings.lora.rank,
-                  .alpha = settings.lora.alpha,
-                  .rslora = settings.lora.use_rslora,
-                  .targets = lora_targets(settings.lora),
-                  .base = settings.model.init},
-                 {.root = init.source->weights_root(), .vocabulary = vocabulary_of(init)},
-                 model.weights(),
-                 model.blocks(),
-                 static_cast<uint64_t>(settings.train.seed)));
+             TrainedAdapter::create({.rank = settings.lora.rank,
+                                     .alpha = settings.lora.alpha,
+                                     .rslora = settings.lora.use_rslora,
+                                     .targets = lora_targets(settings.lora),
+                                     .base = settings.model.init},
+                                    {.root = std::move(root), .vocabulary = vocabulary_of(init)},
+                                    model.weights(),
+                                    model.blocks(),
+                                    static_cast<uint64_t>(settings.train.seed)));
   for (const std::string& weight : adapter.adapted_names())
     TRY(check_adaptable(*init.source, weight, "lora.target_modules"));
   return std::make_unique<TrainedAdapter>(std::move(adapter));

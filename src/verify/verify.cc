@@ -175,7 +175,8 @@ Result<void> Verifier::check_origin(const MadeFrom& stated, const ModelSource& s
                 of,
                 is);
   };
-  if (const std::string root = source.weights_root(); root != stated.weights)
+  TRY_ASSIGN(const std::string root, source.weights_root({}));
+  if (root != stated.weights)
     return differs("the weights", stated.weights, "has the weights " + root);
   const auto* const directory = dynamic_cast<const ModelDir*>(&source);
   const Passport* const passport = directory != nullptr ? directory->passport() : nullptr;
