@@ -38,6 +38,7 @@ std::string line_of(const std::string& path) {
 
 uint64_t memory_peak_bytes() { return kib_line("/proc/self/status", "VmHWM:"); }
 uint64_t memory_resident_bytes() { return kib_line("/proc/self/status", "VmRSS:"); }
+uint64_t memory_private_bytes() { return kib_line("/proc/self/status", "RssAnon:"); }
 
 uint64_t file_bytes_max() {
   struct rlimit limit {};

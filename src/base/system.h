@@ -10,6 +10,8 @@ namespace ferry {
 /// Most memory this process ever had resident (VmHWM), and what it has now (VmRSS).
 uint64_t memory_peak_bytes();
 uint64_t memory_resident_bytes();
+/// What of it is no file (RssAnon): which the system cannot drop and read again.
+uint64_t memory_private_bytes();
 
 /// The largest file that this process may write (ulimit -f); the largest number where there is no
 /// limit.

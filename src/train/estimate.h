@@ -21,7 +21,8 @@ struct Estimate {
       0;  // the model's, and an adapter's factors with the base's values beside the merged ones
   double memory_bytes = 0;  // weights, optimizer, gradients, activations: of the device
   double host_bytes = 0;    // beside a device with memory of its own: the CPU's copy of the model
-  double disk_bytes = 0;    // all checkpoints that are kept, and one being written
+  double memory_bytes_there = 0, host_bytes_there = 0;  // of these, what has its memory already
+  double disk_bytes = 0;        // all checkpoints that are kept, and one being written
   double peak_flops_per_s = 0;  // of a large matrix product, measured now
   double seconds = 0;           // at the efficiency assumed
 };
@@ -63,13 +64,12 @@ Result<void> check_file_limit(uint64_t largest_file, uint64_t limit, const Setti
 struct CheckpointSize {
   uint64_t model_bytes = 0, state_bytes = 0;
 };
-/// Once weights and the optimizer's state have their memory: whether what is still to come of the estimate fits, for
+/// Once program, weights and the optimizer's state have their memory: whether what is still to come of the estimate fits, for
 /// each of so many ranks on this machine, beside the checkpoints that are there. Errors: of the two above, and of
 /// list_checkpoints and free_disk_bytes.
 Result<void> check_still_fits(const Estimate& e,
                               const Settings& settings,
                               Device& device,
-                              uint64_t optimizer_bytes,
                               const CheckpointSize& checkpoint,
                               int ranks);
 

@@ -312,7 +312,6 @@ Result<void> TrainingRun::announce() {
   return check_still_fits(estimate_,
                           settings_,
                           *device_,
-                          optimizer_->state_bytes(),
                           {.model_bytes = model_bytes, .state_bytes = state_bytes},
                           place().ranks);
 }
