@@ -402,6 +402,22 @@ TEST_F(LaunchE2e, AStopIsKnownToSuccessors) {
   EXPECT_TRUE(p.said("stopped    after step")) << p.output();
 }
 
+// Rank 0 alone knows that the last checkpoint was left out; all of them save it, or are told that it cannot be.
+TEST_F(LaunchE2e, AStopBehindACheckpointThatWasLeftOut) {
+  std::string faults = "step.stop@0:*:delay200";
+  for (int n = 2; n < 200; ++n) faults += ",file.no_room@0:" + std::to_string(n) + ":enospc";
+  Program p(root_ / "log",
+            launch(2, "left_out", {"--checkpoint.every=1", "--train.steps=100000"}),
+            {{"FERRY_FAULT", faults}});
+  ASSERT_TRUE(wait_for([&] {
+    return p.ended() || p.said("tries again when the next checkpoint is due");
+  })) << p.output();
+  p.signal(SIGTERM);
+  EXPECT_EQ(p.wait(), 3) << p.output();
+  EXPECT_TRUE(p.said("saving needs")) << p.output();
+  EXPECT_FALSE(p.said("takes its place")) << p.output();
+}
+
 // A signal that only one of them gets: whoever stops a run reaches its launcher.
 TEST_F(LaunchE2e, ARankThatAloneIsToldToStopGoesOn) {
   const std::string run = "asked";

@@ -658,6 +658,50 @@ TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
   EXPECT_GE(kept, 2);
 }
 
+/// So many looks at the free space of the disk, from the n-th on, find none.
+std::string no_room(int n, int looks) {
+  std::string faults;
+  for (int i = 0; i < looks; ++i)
+    faults += (i > 0 ? ",file.no_room:" : "file.no_room:") + std::to_string(n + i) + ":enospc";
+  return faults;
+}
+
+/// A checkpoint that is due is left out, and tried again when the next one is; the last one is waited for.
+TEST_F(TrainE2e, ADiskThatIsFullForAWhileEndsNoRun) {
+  int left_out = 0, waited = 0;
+  for (int n = 2; n < 16 && (left_out == 0 || waited == 0); ++n) {
+    fs::remove_all(path("room"));
+    const Ended e = end_of(train("room", {"--worker"}), {{"FERRY_FAULT", no_room(n, 2)}});
+    if (e.status == 3 && e.output.find("the checkpoints need about") != std::string::npos) continue;
+    ASSERT_EQ(e.status, 0) << n << "\n" << e.output;
+    left_out += e.output.find("tries again when the next checkpoint is due") != std::string::npos;
+    waited += e.output.find("saved once there is room") != std::string::npos;
+    expect_same(trace("room"), base_, "from look " + std::to_string(n));
+  }
+  EXPECT_GT(left_out, 0);
+  EXPECT_GT(waited, 0);
+}
+
+/// Whoever stops a run that waits for room gives up what was trained since the newest checkpoint, and is told.
+TEST_F(TrainE2e, AStopEndsTheWaitForRoom) {
+  const std::string run = "no_room";
+  Program p(root_ / "no_room.log",
+            train(run, {"--checkpoint.every=1000000"}),
+            {{"FERRY_FAULT", no_room(2, 900)}});
+  ASSERT_TRUE(wait_for([&] { return p.ended() || p.said("saved once there is room"); }))
+      << p.output();
+  const auto shown = [&] {
+    return ran({"status", path(run)}).find("waiting for somebody to free space") !=
+           std::string::npos;
+  };
+  EXPECT_TRUE(wait_for([&] { return p.ended() || shown(); })) << ran({"status", path(run)});
+  p.signal(SIGTERM);
+  EXPECT_EQ(p.wait(), 3) << p.output();
+  EXPECT_TRUE(p.said("saving needs")) << p.output();
+  EXPECT_FALSE(p.said("starting again")) << p.output();
+  EXPECT_FALSE(has_checkpoint(run));
+}
+
 /// What cannot be reported just now is reported later: the run goes on.
 TEST_F(TrainE2e, ALogThatCannotBeWrittenEndsNoRun) {
   int kept = 0;

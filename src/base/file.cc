@@ -440,6 +440,7 @@ Result<uint64_t> free_disk_bytes(const std::string& path) {
   const int failed =
       error_of("file.free_space", [&] { return ::statvfs(folder.c_str(), &st) == 0; });
   if (failed != 0) return os_error("find free space", folder.string(), failed);
+  if (fault_point("file.no_room") != 0) return 0;
   return uint64_t{st.f_bavail} * st.f_frsize;
 }
 

@@ -181,7 +181,9 @@ class Run {
   Result<void> evaluate();
   Result<void> write_samples(const std::vector<TaskScore>& scores) const;
   void tell(const std::optional<std::string>& news);
-  Result<void> save();
+  /// The last one waits until the disk has room for it.
+  Result<void> save(bool last);
+  bool is_last() const { return state_.step == settings_.train.steps; }
   Learnt result() const;
   bool evaluates_at(int64_t step) const {
     const int64_t e = settings_.train.evaluate_every;
@@ -422,12 +424,8 @@ Result<void> Run::announce_work() {
       "less "
       "of the rate",
       rl_.dynamic_sampling > 0 ? ", drawn as often as rl.dynamic_sampling lets them" : ""));
-  return check_still_fits(e,
-                          as_estimated,
-                          *device_,
-                          optimizer_->state_bytes(),
-                          {.model_bytes = model_bytes, .state_bytes = state_bytes},
-                          1);
+  return check_still_fits(
+      e, as_estimated, *device_, {.model_bytes = model_bytes, .state_bytes = state_bytes}, 1);
 }
 
 Result<void> Run::announce() {
@@ -474,7 +472,7 @@ Result<void> Run::steps() {
                          (saved_step_ != state_.step || state_.held_out_loss);
   if (evaluates_at(state_.step) && !evaluated) {
     TRY(evaluate());
-    if (saved_step_ == state_.step && state_.held_out_loss) TRY(save());
+    if (saved_step_ == state_.step && state_.held_out_loss) TRY(save(is_last()));
   }
   while (state_.step < settings_.train.steps && !stopping()) {
     const int64_t before = state_.step;
@@ -483,9 +481,9 @@ Result<void> Run::steps() {
     if (options_.replay_to == state_.step) set_replay(false);
     const int64_t c = settings_.checkpoint.every;
     if (evaluates_at(state_.step)) TRY(evaluate());
-    if (state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0)) TRY(save());
+    if (is_last() || (c > 0 && state_.step % c == 0)) TRY(save(is_last()));
   }
-  if (stopping() && saved_step_ != state_.step) TRY(save());
+  if (stopping() && saved_step_ != state_.step) TRY(save(true));
   tell(metrics_->finish());
   if (programs_.failed() > 0) progress_->note("warning    " + programs_.told());
   return stopping() ? Result<void>() : refusals_.end(state_.step);
@@ -763,7 +761,7 @@ Result<void> Run::stop_apart(const Mismatch& m,
     }
     if (!why.empty()) progress_->note(fmt::format("warning    {}: {}", what, why));
   };
-  if (saved_step_ != state_.step) attempt("the run could not be saved", [&] { return save(); });
+  if (saved_step_ != state_.step) attempt("the run could not be saved", [&] { return save(true); });
   // Behind what is saved, which has no such step: a run that goes on makes it again, and its record with it.
   record.skipped = fmt::format(
       "nothing was learnt: the answers are {:.3g} nats a token away, and rl.mismatch_max is {}",
@@ -901,22 +899,26 @@ Result<void> Run::write_samples(const std::vector<TaskScore>& scores) const {
   return write_file_atomic(join_path(folder, fmt::format("step-{:08}.txt", state_.step)), text);
 }
 
-Result<void> Run::save() {
+Result<void> Run::save(bool last) {
   TRY(stay_in_run_folder(
       settings_.checkpoint.dir, *folder_, *metrics_, [this](const std::string& text) {
         progress_->note(text);
       }));
-  TRY(save_run(*model_,
-               &texts_,
-               adapter_.get(),
-               *optimizer_,
-               state_,
-               data_,
-               settings_,
-               metrics_->metrics(),
-               beats_,
-               *progress_));
-  saved_step_ = state_.step;
+  std::function<bool()> keep_waiting;
+  if (last) keep_waiting = [this] { return !stopping(); };
+  TRY_ASSIGN(const Saved saved,
+             save_run(*model_,
+                      &texts_,
+                      adapter_.get(),
+                      *optimizer_,
+                      state_,
+                      data_,
+                      settings_,
+                      metrics_->metrics(),
+                      beats_,
+                      *progress_,
+                      keep_waiting));
+  if (saved == Saved::kWhole) saved_step_ = state_.step;
   return {};
 }
 

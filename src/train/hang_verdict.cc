@@ -55,7 +55,7 @@ std::string work_of(const flight::Snapshot& p) {
 /// Whether a layer says where it is: a save, and what is read, have none, whatever was the last before them.
 bool has_ops(Work work) {
   return work != Work::kReadingData && work != Work::kLoading && work != Work::kWriting &&
-         work != Work::kRemoving;
+         work != Work::kRemoving && work != Work::kNoRoom;
 }
 
 /// Where in a step.

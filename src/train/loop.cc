@@ -48,7 +48,7 @@ Result<void> TrainingRun::go_on() {
     TRY(one_step());
     if (options_.replay_to == state_.step) device_->set_replay(false);
   }
-  if (stopping() && saved_step_ != state_.step) TRY(save());
+  if (stopping() && is_unsaved()) TRY(save(true));
   if (metrics_) tell(metrics_->finish());
   if (guard_ && own_seconds_ > 0)
     progress_->note(fmt::format(
@@ -72,7 +72,16 @@ Result<void> TrainingRun::close_step() {
   const bool evaluate_now = evaluates_at(state_.step) && !state_.held_out_loss;
   if (evaluate_now) TRY(evaluate());
   // Also one that a rank has made up for, and another one, who is gone, was to save.
-  return save_now || (saved && !saved_figure_ && state_.held_out_loss) ? save() : Result<void>();
+  return save_now || (saved && !saved_figure_ && state_.held_out_loss)
+             ? save(state_.step == settings_.train.steps)
+             : Result<void>();
+}
+
+/// Rank 0 alone knows whether there was room for the checkpoint that was due.
+bool TrainingRun::is_unsaved() {
+  const bool mine = first() && saved_step_ != state_.step;
+  if (ranks() == nullptr) return mine;
+  return comm::any_of(*ranks(), {comm::Purpose::kStop, state_.step, 1}, mine, kForever);
 }
 
 /// Rank 0 writes what the others have given it: they stay until it is whole.
@@ -290,7 +299,7 @@ std::optional<HeldOutRecord> TrainingRun::evaluate_pairs() {
   return record;
 }
 
-Result<void> TrainingRun::save() {
+Result<void> TrainingRun::save(bool last) {
   if (shared_) {
     begin_step();  // the others give what they have of it
     if (guard_) guard_->compare(state_.step);
@@ -303,16 +312,21 @@ Result<void> TrainingRun::save() {
         settings_.checkpoint.dir, *folder_, *metrics_, [this](const std::string& text) {
           progress_->note(text);
         }));
-    TRY(save_run(*model_,
-                 texts(),
-                 adapter_.get(),
-                 *optimizer_,
-                 state_,
-                 data_,
-                 settings_,
-                 metrics_->metrics(),
-                 beats_,
-                 *progress_));
+    std::function<bool()> keep_waiting;
+    if (last) keep_waiting = [this] { return !told_to_stop(); };
+    TRY_ASSIGN(const Saved saved,
+               save_run(*model_,
+                        texts(),
+                        adapter_.get(),
+                        *optimizer_,
+                        state_,
+                        data_,
+                        settings_,
+                        metrics_->metrics(),
+                        beats_,
+                        *progress_,
+                        keep_waiting));
+    if (saved == Saved::kNoRoom) return {};
   }
   saved_step_ = state_.step;
   saved_figure_ = state_.held_out_loss.has_value();

@@ -28,18 +28,42 @@ Result<void> draw_curve(const Settings& settings,
                            loss_curve_svg(metrics, curve));
 }
 
+/// Whether that is why nothing was saved. What else there is of the kind (a quota, `ulimit -f`) nobody can wait for
+/// that looks at the disk.
+Result<bool> has_no_room(const Status& why, const std::string& folder, uint64_t needed) {
+  if (why.code != Code::kExhausted) return false;
+  TRY_ASSIGN(const uint64_t available, free_disk_bytes(folder));
+  return available < needed + needed / 50;  // a little more than what was asked for
+}
+
+/// Until there is, or nobody waits any longer.
+Result<void> wait_for_room(const std::string& folder,
+                           uint64_t needed,
+                           Beats& beats,
+                           const std::function<bool()>& keep_waiting) {
+  beats.begin(Work::kNoRoom);
+  while (keep_waiting()) {
+    TRY_ASSIGN(const uint64_t available, free_disk_bytes(folder));
+    if (available >= needed + needed / 50) return {};
+    sleep_s(1);
+    beats.advance(0);
+  }
+  return {};
+}
+
 }  // namespace
 
-Result<void> save_run(models::CausalLm& model,
-                      const ModelTexts* texts,
-                      const TrainedAdapter* adapter,
-                      const Optimizer& optimizer,
-                      const RunState& state,
-                      const RunData& data,
-                      const Settings& settings,
-                      const Metrics& metrics,
-                      Beats& beats,
-                      Progress& progress) {
+Result<Saved> save_run(models::CausalLm& model,
+                       const ModelTexts* texts,
+                       const TrainedAdapter* adapter,
+                       const Optimizer& optimizer,
+                       const RunState& state,
+                       const RunData& data,
+                       const Settings& settings,
+                       const Metrics& metrics,
+                       Beats& beats,
+                       Progress& progress,
+                       const std::function<bool()>& keep_waiting) {
   const double begin_s = system_clock().monotonic_s();
   const std::string& folder = settings.checkpoint.dir;
   beats.begin(Work::kProbing);
@@ -51,9 +75,33 @@ Result<void> save_run(models::CausalLm& model,
   }
   const TrainingStateContents stored = state_contents(model, optimizer, state, data, settings);
   // Each byte is written and hashed; the model's are hashed a second time, as the passport's leaves.
-  beats.begin(Work::kWriting,
-              static_cast<int64_t>(3 * bytes_needed(contents) + 2 * bytes_needed(stored)));
-  TRY_ASSIGN(SaveReport report, save_checkpoint(folder, state.step, contents, stored));
+  const uint64_t model_bytes = bytes_needed(contents), state_bytes = bytes_needed(stored);
+  const auto save = [&] {
+    beats.begin(Work::kWriting, static_cast<int64_t>(3 * model_bytes + 2 * state_bytes));
+    return save_checkpoint(folder, state.step, contents, stored);
+  };
+  const uint64_t room = model_bytes + state_bytes;
+  Result<SaveReport> saved = save();
+  while (!saved) {
+    TRY_ASSIGN(const bool full, has_no_room(saved.error(), folder, room));
+    if (!full || (keep_waiting && !keep_waiting())) return tl::unexpected(saved.error());
+    if (!keep_waiting) {
+      progress.note(
+          fmt::format("warning    step {} is not saved: {}. The run goes on, and tries again when "
+                      "the next checkpoint is due",
+                      state.step,
+                      saved.error().message));
+      return Saved::kNoRoom;
+    }
+    progress.note(fmt::format(
+        "waiting    step {} is not saved yet: {}. It is kept in memory, and saved once there is "
+        "room; a signal to stop gives it up",
+        state.step,
+        saved.error().message));
+    TRY(wait_for_room(folder, room, beats, keep_waiting));
+    saved = save();
+  }
+  SaveReport report = *std::move(saved);
   const auto warn = [&report](const auto& result) {
     if (!result) report.warnings.push_back(result.error().message);
   };
@@ -67,7 +115,7 @@ Result<void> save_run(models::CausalLm& model,
                             format_bytes(static_cast<double>(report.bytes)),
                             format_duration(system_clock().monotonic_s() - begin_s)));
   for (const std::string& w : report.warnings) progress.note("warning    " + w);
-  return {};
+  return Saved::kWhole;
 }
 
 }  // namespace ferry

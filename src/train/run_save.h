@@ -1,6 +1,8 @@
 // Saving a run: the checkpoint, then what follows from there being one.
 #pragma once
 
+#include <functional>
+
 #include "models/causal_lm.h"
 #include "optim/optimizer.h"
 #include "train/beats.h"
@@ -15,17 +17,21 @@ namespace ferry {
 /// Writes the checkpoint of state.step, removes those that are not to be kept, draws the curve; `progress`
 /// tells of it. What does not go well although the checkpoint is whole (leftovers and older checkpoints that
 /// could not be removed, a curve that could not be drawn) is told as well: the run goes on.
-/// Errors: of the checkpoint: kExhausted, kUnavailable; kNotFound, kInvalidInput (the
-/// key).
-Result<void> save_run(models::CausalLm& model,
-                      const ModelTexts* texts,
-                      const TrainedAdapter* adapter,
-                      const Optimizer& optimizer,
-                      const RunState& state,
-                      const RunData& data,
-                      const Settings& settings,
-                      const Metrics& metrics,
-                      Beats& beats,
-                      Progress& progress);
+/// Where the disk has no room for it, that is told, and `keep_waiting` is asked each second whether to wait until there
+/// is; empty: nothing is waited for, and nothing saved. What was saved before stays.
+/// Errors: of the checkpoint: kExhausted (no room, and no waiting any more; or a limit that is not the disk's room),
+/// kUnavailable; kNotFound, kInvalidInput (the key).
+enum class Saved { kWhole, kNoRoom };
+Result<Saved> save_run(models::CausalLm& model,
+                       const ModelTexts* texts,
+                       const TrainedAdapter* adapter,
+                       const Optimizer& optimizer,
+                       const RunState& state,
+                       const RunData& data,
+                       const Settings& settings,
+                       const Metrics& metrics,
+                       Beats& beats,
+                       Progress& progress,
+                       const std::function<bool()>& keep_waiting);
 
 }  // namespace ferry

@@ -438,7 +438,8 @@ Phase phase_of(Work work) {
     case Work::kEvaluating: return Phase::kEvaluating;
     case Work::kProbing:
     case Work::kWriting:
-    case Work::kRemoving: return Phase::kSaving;
+    case Work::kRemoving:
+    case Work::kNoRoom: return Phase::kSaving;
   }
   return Phase::kStarting;
 }
@@ -475,6 +476,7 @@ std::string in_words(const Heartbeat& b) {
     case Work::kProbing: return "saving: answering the probes";
     case Work::kWriting: return bytes("saving: writing and hashing");
     case Work::kRemoving: return "saving: removing old checkpoints";
+    case Work::kNoRoom: return "saving: waiting for somebody to free space on the disk";
     case Work::kTakingPlace: return bytes("taking the place of a rank that is gone");
   }
   return "";

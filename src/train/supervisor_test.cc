@@ -394,7 +394,8 @@ TEST(SupervisorRules, EachPhaseHasItsOwnPatience) {
       {Work::kEvaluating, 90, "evaluating (1024 of 2048 tokens)"},
       {Work::kProbing, 500, "saving: answering the probes"},
       {Work::kWriting, 500, "saving: writing and hashing (1.00 KiB of 2.00 KiB)"},
-      {Work::kRemoving, 500, "saving: removing old checkpoints"}};
+      {Work::kRemoving, 500, "saving: removing old checkpoints"},
+      {Work::kNoRoom, 500, "saving: waiting for somebody to free space on the disk"}};
   for (const auto& c : cases) {
     Play p;
     p.settings = settings;

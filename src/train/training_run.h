@@ -98,7 +98,9 @@ class TrainingRun {
   std::optional<HeldOutRecord> evaluate_pairs();
   Result<void> keep(HeldOutRecord record);
   bool evaluates_at(int64_t step) const;
-  Result<void> save();
+  /// The last one waits until the disk has room for it.
+  Result<void> save(bool last);
+  bool is_unsaved();
   void leave_together();
   // With the successor of a rank that is gone.
   Result<void> take_place();
