@@ -9,6 +9,7 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <mutex>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/os_error.h"
 #include "base/result.h"
 
 namespace ferry::serve {
@@ -29,7 +31,7 @@ class HttpMailbox {
   /// Once, before post(). Errors: kExhausted: no descriptor is left.
   Result<void> open() {
     const int fd = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (fd < 0) return fail(Code::kExhausted, "the system gives no further descriptor (ulimit -n)");
+    if (fd < 0) return os_error("what wakes a server", errno);
     event_.assign(fd);
     listen();
     return {};

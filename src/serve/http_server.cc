@@ -11,12 +11,14 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/string.hpp>
 #include <boost/beast/http/status.hpp>
+#include <boost/system/system_error.hpp>
 #include <charconv>
 #include <limits>
 #include <set>
 #include <utility>
 
 #include "base/clock.h"
+#include "base/os_error.h"
 #include "serve/http_mailbox.h"
 #include "serve/http_request_reader.h"
 
@@ -161,6 +163,8 @@ class Server : public HttpServer {
     if (!error) acceptor_.set_option(Tcp::acceptor::reuse_address(true), error);
     if (!error) acceptor_.bind(at, error);
     if (!error) acceptor_.listen(Tcp::acceptor::max_listen_connections, error);
+    if (error == asio::error::no_descriptors)
+      return os_error(fmt::format("listen on {} port {}", host, port), error.value());
     if (error)
       return fail(Code::kUnavailable,
                   "cannot listen on {} port {}: {}; choose another --{}",
@@ -537,7 +541,12 @@ Result<std::unique_ptr<HttpServer>> HttpServer::listen(const std::string& host,
                                                        uint16_t port,
                                                        const HttpLimits& limits,
                                                        HttpHandler handler) {
-  auto server = std::make_unique<Server>(limits, std::move(handler));
+  std::unique_ptr<Server> server;
+  try {
+    server = std::make_unique<Server>(limits, std::move(handler));
+  } catch (const boost::system::system_error& e) {  // its queue of events, its pipe for signals
+    return os_error("what a server waits for its connections with", e.code().value());
+  }
   TRY(server->listen(host, port));
   return server;
 }

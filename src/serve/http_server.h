@@ -42,7 +42,7 @@ struct HttpHandler {
 class HttpServer {
  public:
   /// Listens. Port 0: one that is free. Errors: kInvalidInput (no such address), kUnavailable (the
-  /// port is taken, or may not be used).
+  /// port is taken, or may not be used), kExhausted (no descriptor is left).
   static Result<std::unique_ptr<HttpServer>> listen(const std::string& host,
                                                     uint16_t port,
                                                     const HttpLimits& limits,

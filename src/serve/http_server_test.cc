@@ -2,6 +2,9 @@
 #include "serve/http_server.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <functional>
@@ -84,6 +87,30 @@ size_t bytes_on_their_way() {
 }
 
 /// Whatever is unread before it, one piece may be larger than all that may be left unread.
+/// In a child, which closes what this process has open. However few descriptors there are, that is told.
+TEST(HttpServer, TooFewDescriptorsAreTold) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::close_range(3, ~0U, 0);
+    rlimit allowed{};
+    ::getrlimit(RLIMIT_NOFILE, &allowed);
+    int refused = 0;
+    for (allowed.rlim_cur = 3; allowed.rlim_cur < 16; ++allowed.rlim_cur) {
+      ::setrlimit(RLIMIT_NOFILE, &allowed);
+      const auto server = HttpServer::listen("127.0.0.1", 0, {}, {});
+      if (server) ::_exit(refused >= 3 ? 0 : 1);
+      const bool told = server.error().code == Code::kExhausted &&
+                        server.error().message.find("ulimit -n") != std::string::npos;
+      if (!told) ::_exit(2);
+      ++refused;
+    }
+    ::_exit(3);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
 TEST(HttpServer, APieceThatAloneIsLargerClosesNoConnection) {
   const size_t on_their_way = bytes_on_their_way();
   for (const size_t before : {size_t{0}, on_their_way + kLimit / 2}) {
