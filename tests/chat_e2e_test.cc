@@ -109,10 +109,40 @@ TEST_F(ChatE2e, AConversationThatIsTooLongIsToldAndCanBeBegunAnew) {
   std::string line;
   for (int i = 0; i < 150; ++i) line += "q z ";
   p.type((line + "\n").c_str());
-  ASSERT_TRUE(waits(p, "positions; shorten it")) << p.output();
+  ASSERT_TRUE(waits(p, "and there is room for 128 with the answer: /new begins another"))
+      << p.output();
+  // More than a terminal keeps of a line: nothing is asked.
+  p.type((std::string(5000, 'a') + "\n").c_str());
+  ASSERT_TRUE(waits(p, "cut that line off behind 4095 bytes")) << p.output();
   p.type("the ferry\n");
   ASSERT_TRUE(waits(p, "tokens of prompt")) << p.output();
   p.type("\x04");  // Ctrl-D
+  EXPECT_EQ(p.wait(), 0) << p.output();
+}
+
+/// The answer ends where the room does, and how there is more is told.
+TEST_F(ChatE2e, AConversationMayFillItsRoom) {
+  OnTerminal p(
+      {"chat", talking(), "--tokens", "1000", "--temperature", "0", "--cache-tokens", "64"});
+  ASSERT_TRUE(waits(p, "> ")) << p.output();
+  p.type("the ferry\n");
+  ASSERT_TRUE(waits(p, "no room for more of this conversation: /new begins another")) << p.output();
+  p.type("and back\n");
+  ASSERT_TRUE(waits(p, "and there is room for 128 with the answer")) << p.output();
+  p.type("\x04");
+  EXPECT_EQ(p.wait(), 0) << p.output();
+}
+
+/// Who sits there is asked of the input: not of the output, which may be a poor terminal or go elsewhere.
+TEST_F(ChatE2e, APersonIsWhoTypes) {
+  OnTerminal p(chat(), {.environment = {{"TERM", "dumb"}}});
+  ASSERT_TRUE(waits(p, "> ")) << p.output();
+  p.type("the ferry\n");
+  ASSERT_TRUE(waits(p, "tokens of prompt")) << p.output();
+  EXPECT_FALSE(p.said("\033")) << p.output();
+  p.type("\x03");
+  ASSERT_TRUE(waits(p, "once more")) << p.output();
+  p.type("\x04");
   EXPECT_EQ(p.wait(), 0) << p.output();
 }
 

@@ -127,6 +127,72 @@ TEST_F(GenerateE2e, WhatWasCutOffGoesOn) {
   EXPECT_EQ(read(path("note")), "a letter\n");
 }
 
+/// What is not the beginning of an answer is somebody's, also where its only line has no end; so are the requests.
+TEST_F(GenerateE2e, WhatOthersWroteStays) {
+  for (const char* const text :
+       {"my notes", "{\"precious\": 1}", "{", "{\"index\":0,\"mine\":1", " "}) {
+    const bool begins = std::string(text) == "{";  // that may be ours
+    write(path("others"), text);
+    const Ended e = end_of(batch("others"));
+    EXPECT_EQ(e.status, begins ? 0 : 2) << text << "\n" << e.output;
+    if (!begins) {
+      EXPECT_EQ(read(path("others")), text);
+    }
+  }
+  const std::string requests = read(path("in.jsonl"));
+  refused(2, batch("in.jsonl"), {"is the file with the requests"});
+  fs::create_symlink(path("in.jsonl"), path("link.jsonl"));
+  refused(2, batch("link.jsonl"), {"is the file with the requests"});
+  EXPECT_EQ(read(path("in.jsonl")), requests);
+  // A link to where there is room stays one.
+  write(path("room"), "{\"index\":0");
+  fs::create_symlink(path("room"), path("leads"));
+  ran(batch("leads"));
+  EXPECT_TRUE(fs::is_symlink(path("leads")));
+  EXPECT_EQ(answers("room").size(), answers("leads").size());
+  EXPECT_GT(answers("room").size(), 12u);
+}
+
+/// What was answered stays, and the same command makes the rest.
+TEST_F(GenerateE2e, AStoppedBatchSaysHowFarItIs) {
+  std::string many;
+  for (int i = 0; i < 4000; ++i)
+    many += Json{{"prompt", "the ferry " + std::to_string(i)}, {"max_tokens", 40}}.dump() + "\n";
+  write(path("many.jsonl"), many);
+  Program p(path("log"),
+            {"generate", path("model"), "--batch", path("many.jsonl"), "--out", path("part")});
+  ASSERT_TRUE(wait_for([&] {
+    return p.ended() || (fs::exists(path("part")) && fs::file_size(path("part")) > 0);
+  })) << p.output();
+  p.signal(SIGINT);
+  EXPECT_EQ(p.wait(), 3) << p.output();
+  EXPECT_TRUE(p.said("stopped by SIGINT: ")) << p.output();
+  EXPECT_TRUE(p.said("of 4000 answers; the same command makes the others")) << p.output();
+  EXPECT_TRUE(read(path("part")).ends_with("\n"));
+  EXPECT_GT(answers("part").size(), 0u);
+}
+
+TEST_F(GenerateE2e, ADashIsStandardInput) {
+  write(path("said.txt"), "the ferry");
+  const auto said = [&](const std::string& more, const std::string& input) {
+    const std::string command = std::string(FERRY_PROGRAM) + " generate " + path("model") +
+                                " --tokens 4 --temperature 0 " + more + " " + input + " >" +
+                                path("out") + " 2>" + path("err");
+    EXPECT_EQ(status_of(std::system(command.c_str())), 0) << read(path("err"));
+    return read(path("out"));
+  };
+  const std::string asked = said("--prompt 'the ferry'", "</dev/null");
+  EXPECT_EQ(said("--file -", "<" + path("said.txt")), asked);
+  said("", "<" + path("said.txt"));
+  EXPECT_NE(read(path("err")).find("--file - takes the text from there"), std::string::npos)
+      << read(path("err"));
+  said("--prompt a", "<" + path("said.txt"));
+  EXPECT_EQ(read(path("err")).find("--file -"), std::string::npos) << read(path("err"));
+  refused(2,
+          {"generate", path("model"), "--batch", path("in.jsonl"), "--out", "-"},
+          {"--out -: answers go to a file"});
+}
+
 /// Two models of one make differ far behind their files' beginnings: one does not go on where another was.
 TEST_F(GenerateE2e, AnotherModelDoesNotGoOn) {
   const auto copy = [](const std::string& from, const std::string& to) {
@@ -280,13 +346,13 @@ TEST_F(GenerateE2e, ASignalEndsTheComparisonOfWhatWasConverted) {
   ran({"generate", path("compared"), "--prompt", "a", "--tokens", "2"});
   // Where it comes before the comparison begins.
   Program early(
-      path("log"), convert(path("early")), {{"FERRY_FAULT", "file.sync_folder:*:delay1000"}});
-  ASSERT_TRUE(wait_for([&] { return early.ended() || fs::exists(path("early")); }));
+      path("log"), convert(path("stopped")), {{"FERRY_FAULT", "file.sync_folder:*:delay1000"}});
+  ASSERT_TRUE(wait_for([&] { return early.ended() || fs::exists(path("stopped")); }));
   early.signal(SIGINT);
   EXPECT_EQ(early.wait(), 256 + SIGINT) << early.output();
-  EXPECT_TRUE(early.said(path("early") + " is written whole; what it costs was not measured"))
+  EXPECT_TRUE(early.said(path("stopped") + " is written whole; what it costs was not measured"))
       << early.output();
-  ran({"generate", path("early"), "--prompt", "a", "--tokens", "2"});
+  ran({"generate", path("stopped"), "--prompt", "a", "--tokens", "2"});
 }
 
 TEST_F(GenerateE2e, WrongLinesAreNamedBeforeAnythingIsComputed) {

@@ -493,8 +493,18 @@ TEST_F(Quantised, ItsCostIsTold) {
   for (const WeightCodes codes : kBoth) {
     const auto quantised = make(std::nullopt);
     ASSERT_TRUE(load_weights(from, cpu_device(), quantised->weights(), {}, {.quantise = codes}));
-    const probe::QuantisationCost cost = probe::quantisation_cost(
-        *model, *quantised, ids, {.context = 20, .layer_tokens = 16}, [](int64_t) {});
+    std::vector<probe::CostProgress> told;
+    const probe::QuantisationCost cost =
+        probe::quantisation_cost(*model,
+                                 *quantised,
+                                 ids,
+                                 {.context = 20, .layer_tokens = 16},
+                                 [&](const probe::CostProgress& at) { told.push_back(at); });
+    ASSERT_EQ(told.size(), 3u + 2u);  // windows, and layers
+    EXPECT_EQ(told[0].tokens, 20);
+    EXPECT_EQ(told[2].tokens, told[2].tokens_total);
+    EXPECT_EQ(told[3].layers, 1);
+    EXPECT_EQ(told[4].layers, told[4].layers_total);
     EXPECT_EQ(cost.tokens, 19 + 19 + 9);
     EXPECT_GT(cost.kl, 0);
     EXPECT_GE(cost.kl_largest, cost.kl);
@@ -509,7 +519,7 @@ TEST_F(Quantised, ItsCostIsTold) {
     EXPECT_EQ(logits_of(*model), before);
   }
   const probe::QuantisationCost none =
-      probe::quantisation_cost(*model, *model, ids, {.layer_tokens = 0}, [](int64_t) {});
+      probe::quantisation_cost(*model, *model, ids, {.layer_tokens = 0}, [](const auto&) {});
   EXPECT_LT(std::abs(none.kl), 1e-12);
   EXPECT_TRUE(none.layers.empty());
 }

@@ -1,6 +1,8 @@
 #include "base/input_file.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,7 +14,15 @@
 
 namespace ferry {
 
+namespace {
+
+/// The name by which it is asked for.
+constexpr const char* kStandardInput = "-";
+
+}  // namespace
+
 Result<InputFile> InputFile::open(const std::string& path) {
+  if (path == kStandardInput) return standard_input();
   const flight::In call("open", path);
   InputFile file;
   file.path_ = path;
@@ -33,6 +43,16 @@ InputFile InputFile::standard_input() {
   file.path_ = "standard input";
   file.fd_ = STDIN_FILENO;
   return file;
+}
+
+bool InputFile::standard_input_has_text() {
+  struct stat st {};
+  if (::fstat(STDIN_FILENO, &st) != 0) return false;
+  if (S_ISREG(st.st_mode)) return ::lseek(STDIN_FILENO, 0, SEEK_CUR) < st.st_size;
+  pollfd in = {STDIN_FILENO, POLLIN, 0};
+  int bytes = 0;
+  return S_ISFIFO(st.st_mode) && ::poll(&in, 1, 0) == 1 &&
+         ::ioctl(STDIN_FILENO, FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
 InputFile::InputFile(InputFile&& o) noexcept
@@ -64,10 +84,13 @@ Result<size_t> InputFile::read(void* out, size_t size) {
 Result<void> check_rereadable(const std::string& path, std::string_view again) {
   const flight::In call("look for", path);
   struct stat st {};
-  const int error = error_of("file.stat", [&] { return ::stat(path.c_str(), &st) == 0; });
+  const bool standard = path == kStandardInput;
+  const int error = error_of("file.stat", [&] {
+    return (standard ? ::fstat(STDIN_FILENO, &st) : ::stat(path.c_str(), &st)) == 0;
+  });
   if (error == ENOENT || error == ENOTDIR) return {};
   if (error != 0) return os_error("look for", path, error);
-  if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) return {};
+  if (!standard && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) return {};
   return fail(Code::kInvalidInput,
               "{}: is not a regular file, and {}; write it to a file first",
               path,

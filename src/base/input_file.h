@@ -19,8 +19,10 @@ class InputFile {
   /// Waits until somebody writes to a pipe. Errors: kNotFound, kExhausted (no permission),
   /// kUnavailable (unreadable), kInvalidInput (a folder, a socket).
   static Result<InputFile> open(const std::string& path);
-  /// The process's own, named "standard input" in messages; it is left open.
+  /// The process's own, which open() gives for "-"; named "standard input" in messages; it is left open.
   static InputFile standard_input();
+  /// Whether somebody has given this process a file or a pipe to read, in which there is something.
+  static bool standard_input_has_text();
   InputFile(InputFile&&) noexcept;
   InputFile& operator=(InputFile&&) noexcept;
   ~InputFile();

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <utility>
 
 #include "base/flight_record.h"
@@ -26,7 +27,14 @@ Result<bool> NamedFile::in_place() const {
   const Result<NamedFile> now = at(path_);
   if (!now && now.error().code == Code::kNotFound) return false;
   TRY(now);
-  return now->device_ == device_ && now->inode_ == inode_;
+  return is(*now);
+}
+
+Result<std::string> behind_links(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::weakly_canonical(path, error);
+  if (error) return os_error("look for", path, error.value());
+  return real.string();
 }
 
 }  // namespace ferry

@@ -1,4 +1,4 @@
-// Which file a path named once: whether it is the one still that somebody has open.
+// Which file a path names: whether it is the one still that somebody has open, or the same as another path.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,18 @@ class NamedFile {
   /// or replaced. Errors: kUnavailable, kExhausted: it cannot be told just now.
   Result<bool> in_place() const;
 
+  /// Whether the other path named the same one: through links, too.
+  bool is(const NamedFile& other) const {
+    return device_ == other.device_ && inode_ == other.inode_;
+  }
+
  private:
   std::string path_;
   uint64_t device_ = 0, inode_ = 0;
 };
+
+/// The path of what `path` leads to, through links, as far as it is there. Errors: kUnavailable, kExhausted: links that
+/// go round in circles, folders that may not be looked into.
+Result<std::string> behind_links(const std::string& path);
 
 }  // namespace ferry

@@ -54,7 +54,7 @@ class Chat {
         model_(model),
         engine_(*model.model, engine_options(args.answer, *model.model, 1, 0)),
         terminal_(Terminal::of(stdout)),
-        talks_(terminal_.rewrites()) {
+        talks_(::isatty(STDIN_FILENO) == 1) {
     begin_anew();
   }
 
@@ -68,7 +68,9 @@ class Chat {
     if (talks_)
       say(args_.plain ? "Begin a text, and the model goes on with it; /help explains."
                       : "Say something; /help explains.");
-    ChatLines lines(STDIN_FILENO, g_interrupts, stdout, talks_);
+    // Whoever keeps the answers in a file still sees that it is his turn.
+    ChatLines lines(
+        STDIN_FILENO, g_interrupts, ::isatty(STDOUT_FILENO) == 1 ? stdout : stderr, talks_);
     for (bool leaving = false;;) {
       const ChatInput input = lines.next();
       switch (input.kind) {
@@ -81,6 +83,12 @@ class Chat {
           say("Ctrl-C once more, Ctrl-D or /bye leaves.");
           leaving = true;
           continue;
+        case ChatInput::Kind::kCut:
+          tell(
+              fmt::format("ferry: the terminal cut that line off behind {} bytes, and nothing was "
+                          "asked: type \"\"\", shorter lines, and \"\"\" again",
+                          input.text.size()));
+          break;
         case ChatInput::Kind::kCommand:
           if (input.text == "/bye" || input.text == "/exit" || input.text == "/quit")
             return flush_output();
@@ -140,6 +148,16 @@ class Chat {
   Result<void> answer() {
     g_interrupted = 0;
     TRY_ASSIGN(const ChatPrompt asked, prompt());
+    engine::GenerateOptions options = args_.answer.generate;
+    const int64_t room = engine_.length_max() - std::ssize(asked.ids);
+    if (talks_ && room < 1)
+      return fail(Code::kInvalidInput,
+                  "the conversation has {} tokens, and there is room for {} with the answer: /new "
+                  "begins another{}",
+                  asked.ids.size(),
+                  engine_.length_max(),
+                  larger_cache());
+    if (talks_) options.tokens_max = std::min(options.tokens_max, room);
     const text::AnswerSyntax syntax = answer_syntax(model_.texts);
     const bool thinking = text::begins_thinking(syntax, asked.text);
     text::ThoughtPainter painter(syntax, thinking, terminal_.colours());
@@ -157,7 +175,7 @@ class Chat {
     TRY_ASSIGN(const engine::Generated out,
                engine::generate(
                    engine_,
-                   {.prompt = asked.ids, .options = args_.answer.generate, .salt = ""},
+                   {.prompt = asked.ids, .options = options, .salt = ""},
                    [&](const engine::Token& t) {
                      if (first == 0) first = system_clock().monotonic_s();
                      show(pieces.push(t.id));
@@ -169,11 +187,21 @@ class Chat {
     fmt::print("{}\n", painter.flush());
     TRY(flush_output());
     if (talks_) say(summary(asked.ids.size(), out.tokens.size(), begin, first));
+    if (talks_ && std::ssize(out.tokens) == room)
+      say("There is no room for more of this conversation: /new begins another" + larger_cache() +
+          ".");
     if (out.tokens.empty() && g_interrupted != 0)
       messages_.erase(messages_.size() - 1);  // not asked after all
     else
       messages_.push_back({{"role", "assistant"}, {"content", text}});
     return {};
+  }
+
+  /// Where the model could take more than the cache has room for.
+  std::string larger_cache() const {
+    if (engine_.length_max() >= model_.model->max_positions()) return "";
+    return fmt::format(", and --cache-tokens {} at the start makes room for a longer one",
+                       std::min(model_.model->max_positions(), 2 * engine_.length_max()));
   }
 
   std::string summary(size_t prompt, size_t tokens, double begin, double first) const {

@@ -9,6 +9,7 @@ namespace ferry::cli {
 namespace {
 
 constexpr std::string_view kSeveral = "\"\"\"";
+constexpr size_t kTerminalLineBytes = 4095;  // and the newline (N_TTY_BUF_SIZE, termios(3))
 
 bool blank(const std::string& text) {
   return text.find_first_not_of(" \t\r\n") == std::string::npos;
@@ -61,6 +62,8 @@ ChatInput ChatLines::next() {
   for (;;) {
     const Line got = read(several || goes_on ? "... " : "> ", line);
     if (got == Line::kInterrupted) return {ChatInput::Kind::kInterrupted, ""};
+    if (got == Line::kRead && line.size() >= kTerminalLineBytes && ::isatty(in_) == 1)
+      return {ChatInput::Kind::kCut, line};
     const bool ends = got == Line::kEnd;
     if (!ends && line == kSeveral && (several || (text.empty() && !goes_on))) {
       if (several && !blank(text)) return {ChatInput::Kind::kMessage, text};

@@ -33,6 +33,8 @@
 namespace ferry::cli {
 namespace {
 
+constexpr double kLinesEveryS = 10;  // of progress, where lines cannot be written over
+
 struct Arguments {
   std::string source, adapter, to = "bf16", out, text;
   int64_t text_tokens = 4096;
@@ -93,11 +95,17 @@ Result<nlohmann::ordered_json> cost_of(const Arguments& args,
   TRY_ASSIGN(const std::unique_ptr<ModelSource> from, open_model_source(made));
   TRY_ASSIGN(const probe::DirectoryModel quantised,
              probe::model_of(*from, cpu_device(), DType::kBF16, true));
-  ProgressLine line;
+  ProgressLine line(kLinesEveryS);
+  const auto told = [&](const probe::CostProgress& at) {
+    line.show([&] {
+      return at.layers == 0
+                 ? fmt::format("{} of {} tokens compared", at.tokens, at.tokens_total)
+                 : fmt::format("{} of {} blocks judged alone", at.layers, at.layers_total);
+    });
+  };
+  told({.tokens_total = std::ssize(ids)});
   const probe::QuantisationCost cost =
-      probe::quantisation_cost(*source.model, *quantised.model, ids, {}, [&](int64_t done) {
-        line.show([&] { return fmt::format("{} of {} tokens compared", done, ids.size()); });
-      });
+      probe::quantisation_cost(*source.model, *quantised.model, ids, {}, told);
   line.clear();
   const double before = math::exp(cost.nats), after = math::exp(cost.nats_quantised);
   fmt::print(
@@ -177,7 +185,7 @@ Result<void> convert(const Arguments& args) {
   contents.texts[kConfigName] = model.config_json(f32 ? "float32" : "bfloat16");
   // Of a merged model the passport that counts is the base's.
   const auto* const adapted = dynamic_cast<const AdaptedSource*>(from.get());
-  ProgressLine line;
+  ProgressLine line(kLinesEveryS);
   uint64_t hashed = 0;
   const Result<MadeFrom> made = made_from(
       adapted != nullptr ? adapted->base() : *from, args.adapter, args.to, [&](uint64_t more) {
@@ -224,6 +232,7 @@ Result<void> convert(const Arguments& args) {
       return tl::unexpected(cost.error());
     }
     j.update(*cost);
+    j["seconds"] = system_clock().monotonic_s() - begin;
   }
   return printed_besides(print_json(j));
 }
@@ -242,7 +251,8 @@ void add_convert_command(Command& program) {
               "the type of its matrices: f32 keeps every number as it is, bf16 rounds (vectors are "
               "f32 always); int8 and int4 make codes of projections and experts (int8 as "
               "msModelSlim does, W8A8_DYNAMIC)")
-      .among({"f32", "bf16", "int8", "int4"});
+      .among({"f32", "bf16", "int8", "int4"})
+      .shows_default();
   command.option("--out", args->out, "the new directory").required();
   command.option(
       "--text",

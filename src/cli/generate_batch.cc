@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <iterator>
 #include <map>
@@ -13,7 +14,9 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json_fields.h"
+#include "base/named_file.h"
 #include "base/ordered_json.h"
+#include "base/stopping.h"
 #include "base/units.h"
 #include "checkpoint/checksums.h"
 #include "checkpoint/made_from.h"
@@ -108,7 +111,12 @@ Result<void> read_settings(const Json& object, Line& line) {
   if (fields.has("logprobs")) g.top_log_probs = fields.integer("logprobs", 0, 64);
   engine::read_stop(fields, line.options.stop);
   const bool prompt = fields.has("prompt"), messages = fields.has("messages");
-  if (prompt == messages) fields.refuse("", "needs \"prompt\" or \"messages\"");
+  if (prompt && messages)
+    fields.refuse("", "has both \"prompt\" and \"messages\"; give one of them");
+  else if (!prompt && fields.has("body"))
+    fields.refuse("", "has a \"body\": what is in it is the line that is wanted here");
+  else if (!prompt && !messages)
+    fields.refuse("", "needs \"prompt\" or \"messages\"");
   if (messages)
     for (const char* name : {"tools", "add_generation_prompt", "chat_template_kwargs"})
       fields.has(name);
@@ -223,6 +231,24 @@ Result<std::string> settings_of(const OpenedModel& model,
   return json_text(j);
 }
 
+/// Whether a line that was cut off is the beginning of one of our answers: a file with another line may be anybody's.
+bool begins_answer(std::string_view line, const std::vector<Line>& lines) {
+  constexpr std::string_view kIndex = "{\"index\":", kChoice = ",\"choice\":";
+  size_t index = 0;
+  int64_t choice = 0;
+  const auto number_at = [&](size_t at, auto& number) {
+    const char* const end = line.data() + line.size();
+    const char* const begin = std::min(line.data() + at, end);
+    return static_cast<size_t>(std::from_chars(begin, end, number).ptr - line.data());
+  };
+  const size_t at = number_at(kIndex.size(), index);
+  number_at(at + kChoice.size(), choice);
+  if (index >= lines.size()) return false;
+  const std::string head = fmt::format(
+      "{}{}{}{},\"request\":\"{}\"", kIndex, index, kChoice, choice, lines[index].named);
+  return head.starts_with(line) || line.starts_with(head);
+}
+
 /// What an earlier go has answered.
 struct Answered {
   std::set<std::pair<size_t, int64_t>> done;  // (index, choice) of each
@@ -245,7 +271,7 @@ Result<Answered> answered_before(const std::string& path, const std::vector<Line
     TRY_ASSIGN(const std::string_view line, text.next());
     if (line.empty()) break;
     const std::string where = fmt::format("{}:{}", path, ++number);
-    if (line.back() != '\n') {
+    if (line.back() != '\n' && begins_answer(line, lines)) {
       dropped.insert(number);
       break;
     }
@@ -259,8 +285,8 @@ Result<Answered> answered_before(const std::string& path, const std::vector<Line
     if (problem || named != lines[static_cast<size_t>(index)].named ||
         choice >= lines[static_cast<size_t>(index)].answers)
       return fail(Code::kInvalidInput,
-                  "{}: is no answer to these requests with this model and these settings; give "
-                  "another --out, or remove the file",
+                  "{}: is no answer to these requests with this model and these settings; nothing "
+                  "was changed there: give another --out",
                   where);
     if (fields.has("error"))
       dropped.insert(number);
@@ -312,8 +338,11 @@ class Batch {
     for (const Line& line : lines_) total_ += line.answers;
     done_ = std::ssize(done);
     if (done_ > 0)
-      tell(fmt::format(
-          "ferry: {} has {} of {} answers; the others are made now", files_.out, done_, total_));
+      tell(fmt::format("ferry: {} has {} of {} answers{}",
+                       files_.out,
+                       done_,
+                       total_,
+                       done_ < total_ ? "; the others are made now" : ": nothing is left to do"));
     TRY(require_cache(engine_, *model_.model));
     TRY_ASSIGN(out_, FileWriter::append(files_.out));
     std::optional<FileHold> hold;
@@ -325,11 +354,13 @@ class Batch {
                     "{}: somebody else has begun to write it; start again",
                     files_.out);
     }
+    answer_stop_signals();
     const double begin = clock();
     next_sync_ = begin + kSyncSeconds;
     size_t next = 0;
     int64_t choice = 0;
     while (next < lines_.size() || !engine_.idle()) {
+      if (const int signal = stop_signal(); signal != 0) return stopped_by(signal);
       while (next < lines_.size() && engine_.running() + engine_.waiting() < 2 * files_.running) {
         if (!done.contains({next, choice})) TRY(submit(lines_[next], choice));
         if (++choice == lines_[next].answers) {
@@ -373,6 +404,19 @@ class Batch {
     std::string text;
     std::vector<engine::Token> tokens;
   };
+
+  /// What was answered stays; what was under way is asked again.
+  Result<void> stopped_by(int signal) {
+    progress_.clear();
+    TRY(out_->sync());
+    TRY(out_->close());
+    return fail(Code::kUnavailable,
+                "stopped by {}: {} has {} of {} answers; the same command makes the others",
+                signal_name(signal),
+                files_.out,
+                done_,
+                total_);
+  }
 
   static double clock() { return system_clock().monotonic_s(); }
 
@@ -517,14 +561,28 @@ class Batch {
   int64_t total_ = 0, done_ = 0, answered_ = 0, refused_ = 0, tokens_ = 0;
 };
 
+/// The questions are not to be lost to their answers.
+Result<void> check_apart(const BatchFiles& files) {
+  if (!path_exists(files.out)) return {};
+  TRY_ASSIGN(const NamedFile in, NamedFile::at(files.in));
+  TRY_ASSIGN(const NamedFile out, NamedFile::at(files.out));
+  if (!in.is(out)) return {};
+  return fail(Code::kInvalidInput,
+              "{}: is the file with the requests; give another --out for the answers",
+              files.out);
+}
+
 }  // namespace
 
 Result<void> generate_batch(const OpenedModel& model,
                             const OpenOptions& opened,
                             const AnswerOptions& defaults,
-                            const BatchFiles& files) {
+                            const BatchFiles& given) {
   print_besides();
-  WrongLines wrong(files.in);
+  WrongLines wrong(given.in);
+  BatchFiles files = given;
+  TRY_ASSIGN(files.out, behind_links(given.out));  // a file that is replaced, not a link to it
+  TRY(check_apart(files));
   TRY_ASSIGN(std::vector<Line> lines, read_lines(files.in, defaults, wrong));
   Batch batch(model, opened.directory, defaults, files, lines);
   TRY(batch.check_prompts(wrong));

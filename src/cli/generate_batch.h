@@ -34,6 +34,6 @@ struct BatchFiles {
 Result<void> generate_batch(const OpenedModel& model,
                             const OpenOptions& opened,
                             const AnswerOptions& defaults,
-                            const BatchFiles& files);
+                            const BatchFiles& given);
 
 }  // namespace ferry::cli

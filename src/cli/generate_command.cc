@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/input_file.h"
 #include "checkpoint/model_chat.h"
 #include "cli/answer_options.h"
 #include "cli/command.h"
@@ -90,6 +91,10 @@ Result<void> batch(const Arguments& args) {
     return fail(Code::kInvalidInput, "generate: --batch has the prompts; leave out the other");
   if (args.batch.out.empty())
     return fail(Code::kInvalidInput, "generate: --batch needs --out FILE for the answers");
+  if (args.batch.out == "-")
+    return fail(Code::kInvalidInput,
+                "generate: --out -: answers go to a file, which the same command goes on with when "
+                "it is stopped; name one");
   TRY_ASSIGN(const OpenedModel m, open_model(args.open));
   return generate_batch(m, args.open, args.answer, args.batch);
 }
@@ -119,6 +124,9 @@ Result<void> generate(Arguments& args) {
                   "generate: give one of --prompt TEXT, --file FILE, --chat FILE");
     TRY_ASSIGN(args.prompt, prompt_of_file(args));
   }
+  if (args.file.empty() && args.prompt.empty() && args.chat.empty() &&
+      InputFile::standard_input_has_text())
+    tell("ferry: note: nothing is read from standard input; --file - takes the text from there");
   if (!args.chat.empty() && !args.prompt.empty())
     return fail(Code::kInvalidInput,
                 "generate: give one of --prompt TEXT, --file FILE, --chat FILE");

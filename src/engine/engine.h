@@ -114,6 +114,8 @@ class Engine {
   /// are underway begin again with the next step, and nobody sees a difference.
   std::vector<Progress> step();
 
+  /// As Scheduler's.
+  int64_t length_max() const { return scheduler_.length_max(); }
   bool idle() const { return scheduler_.idle(); }
   int64_t running() const { return scheduler_.running(); }
   int64_t waiting() const { return scheduler_.waiting(); }

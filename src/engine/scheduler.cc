@@ -59,6 +59,10 @@ Result<void> Scheduler::check_fits(int64_t length, int64_t tokens_max) const {
   return {};
 }
 
+int64_t Scheduler::length_max() const {
+  return std::min(limits_.positions, limits_.pages * kPageTokens);
+}
+
 Result<std::vector<RequestId>> Scheduler::submit(std::vector<Asked> together) {
   int64_t tokens = 0;
   for (const Asked& asked : together) {

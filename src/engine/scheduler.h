@@ -90,6 +90,8 @@ class Scheduler {
   /// What the cache holds is lost: everything is computed again.
   void lose_cache();
 
+  /// Tokens that a prompt and its answer may have together: the model's positions, or the room of the whole cache.
+  int64_t length_max() const;
   bool idle() const { return running_.empty() && waiting_.empty(); }
   int64_t running() const { return std::ssize(running_); }
   int64_t waiting() const { return std::ssize(waiting_); }

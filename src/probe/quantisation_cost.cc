@@ -110,7 +110,7 @@ QuantisationCost quantisation_cost(models::CausalLm& source,
                                    models::CausalLm& quantised,
                                    std::span<const int32_t> tokens,
                                    const QuantisationCostOptions& options,
-                                   const std::function<void(int64_t tokens)>& progress) {
+                                   const std::function<void(const CostProgress&)>& progress) {
   const std::vector<Weight*> weights = source.weights(), others = quantised.weights();
   check(tokens.size() >= 2 && weights.size() == others.size(),
         "quantisation cost: {} tokens, {} and {} weights",
@@ -127,6 +127,7 @@ QuantisationCost quantisation_cost(models::CausalLm& source,
       layers.insert(weights[i]->layer);
   }
   QuantisationCost cost;
+  CostProgress done{.tokens_total = std::ssize(tokens), .layers_total = std::ssize(layers)};
   double same = 0;
   const auto context = static_cast<size_t>(std::min(options.context, source.max_positions()));
   for (size_t begin = 0; begin + 1 < tokens.size(); begin += context) {
@@ -141,7 +142,8 @@ QuantisationCost quantisation_cost(models::CausalLm& source,
       cost.nats_quantised += c.nats_quantised;
       same += c.same ? 1 : 0;
     }
-    progress(cost.tokens);
+    done.tokens += std::ssize(ids);  // of the last one of a window nothing is compared
+    progress(done);
   }
   const auto count = static_cast<double>(cost.tokens);
   cost.kl /= count;
@@ -157,7 +159,8 @@ QuantisationCost quantisation_cost(models::CausalLm& source,
     const Exchanged codes(source, quantised, layer);
     cost.layers.push_back(
         {layer, mean_kl(window_cost(source, source, expected, hidden_of(source, ids), ids))});
-    progress(cost.tokens);
+    ++done.layers;
+    progress(done);
   }
   std::stable_sort(cost.layers.begin(),
                    cost.layers.end(),

@@ -31,13 +31,20 @@ struct QuantisationCost {
   std::vector<LayerCost> layers;  // the worst first
 };
 
+/// How far the comparison is: tokens of the text that were compared, and then layers that were judged alone.
+struct CostProgress {
+  int64_t tokens = 0, tokens_total = 0;
+  int64_t layers = 0, layers_total = 0;
+};
+
 /// Compares two models of one architecture, of which the second holds codes where the first holds
-/// numbers. The source's weights are exchanged while layers are judged, and are back afterwards.
+/// numbers. The source's weights are exchanged while layers are judged, and are back afterwards. `progress` is told
+/// behind each window, and behind each layer, of how many.
 /// check: the same weights in the same order. Needs two tokens at least.
 QuantisationCost quantisation_cost(models::CausalLm& source,
                                    models::CausalLm& quantised,
                                    std::span<const int32_t> tokens,
                                    const QuantisationCostOptions& options,
-                                   const std::function<void(int64_t tokens)>& progress);
+                                   const std::function<void(const CostProgress&)>& progress);
 
 }  // namespace ferry::probe

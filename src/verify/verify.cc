@@ -230,7 +230,7 @@ Result<void> Verifier::compare_with_source() {
                 kConfigName);
   int64_t done = 0;
   TRY_ASSIGN(report_.from_source, distance_of_weights(*dir_, *source, model_->weights(), [&] {
-               say(fmt::format("comparing with {}: {} tensors", options_.source, ++done));
+               say(fmt::format("comparing with {}: {} tensors so far", options_.source, ++done));
              }));
   report_.source = options_.source;
   return {};
