@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs whose ranks are killed and stopped at random moments, and what must come of it: the bytes of one undisturbed
-# process. The n-th fault of a seed is always the same, and so long after the run could have it; what the ranks are at
-# then is the machine's. The last line is JSON. Exit status 0 if every run finished, with those bytes, and anybody was
-# lost at all.
+# Runs whose ranks are killed and stopped at random moments, and in whose memory bits flip, and what must come of it:
+# the bytes of one undisturbed process. The n-th fault of a seed is always the same, and so long after the run could have
+# it; what the ranks are at then is the machine's. The flips of its n-th run are the same, too. The last line is JSON.
+# Exit status 0 if every run finished, with those bytes, anybody was lost at all, and a flip was found.
 # usage: tools/chaos.sh FERRY FOLDER [SEED [MINUTES]]   (1 and 1; 0 minutes: one run)
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -49,7 +49,7 @@ if [ "$(bytes_of "$folder/steady")" != "$expected" ]; then
 fi
 
 RANDOM=$seed
-faults=0 finished=true bit_equal=true runs=0 from_checkpoint=0 spent_ms=0
+faults=0 finished=true bit_equal=true runs=0 from_checkpoint=0 convicted=0 spent_ms=0
 : >"$folder/waits.txt"
 deadline=$(($(date +%s) + ${minutes%.*} * 60))
 
@@ -69,11 +69,20 @@ draw_fault() {
 }
 draw_fault
 
+# What flips in this run: a bit of a weight at one rank, one of the optimizer's state at another, before some step. A
+# successor that comes so far has one, too.
+flips() {
+  local n=$((seed * 31 + runs))
+  printf 'flip.weights@%d:%d:flip%d,flip.state@%d:%d:flip%d' \
+    $((n % ranks)) $((40 + n * 13 % 120)) $((n * 7919)) $(((n + 2) % ranks)) $((30 + n * 29 % 150)) $((n * 104729))
+}
+
 while :; do
   runs=$((runs + 1))
   rm -rf "$folder/run"
   began=$(now_ms)
-  "$ferry" launch -n $ranks -- train "${settings[@]}" --checkpoint.dir="$folder/run" --supervisor.step_patience_s=10 \
+  FERRY_FAULT=$(flips) "$ferry" launch -n $ranks -- train "${settings[@]}" --checkpoint.dir="$folder/run" \
+    --supervisor.step_patience_s=10 \
     >"$folder/launched.txt" 2>&1 &
   launcher=$!
   while kill -0 "$launcher" 2>/dev/null; do
@@ -102,6 +111,7 @@ while :; do
   spent_ms=$((spent_ms + $(now_ms) - began))
   sed -nE 's/.* in place again, ([0-9.]+) s after the loss.*/\1/p' "$folder/launched.txt" >>"$folder/waits.txt"
   from_checkpoint=$((from_checkpoint + $(grep -c 'starting again from the newest checkpoint' "$folder/launched.txt" || true)))
+  convicted=$((convicted + $(grep -c 'left, convicted of silent corruption after' "$folder/launched.txt" || true)))
   if [ $status -ne 0 ]; then
     finished=false
     cat "$folder/launched.txt"
@@ -114,16 +124,20 @@ while :; do
 done
 
 sort -g "$folder/waits.txt" | awk -v ranks=$ranks -v faults=$faults -v finished=$finished -v bit_equal=$bit_equal \
-  -v steady_ms=$steady_ms -v spent_ms=$spent_ms -v runs=$runs -v again=$from_checkpoint '
+  -v steady_ms=$steady_ms -v spent_ms=$spent_ms -v runs=$runs -v again=$from_checkpoint -v convicted=$convicted '
   { wait[NR] = $1 }
   END {
     printf "{\"ranks\":%d,\"faults\":%d,\"finished\":%s,\"bit_equal\":%s,\"goodput\":%.3f,", \
       ranks, faults, finished, bit_equal, steady_ms * runs / spent_ms
     printf "\"restart_s_p50\":%.2f,\"restart_s_max\":%.2f,", wait[int((NR + 1) / 2)], wait[NR]
-    printf "\"runs\":%d,\"replaced\":%d,\"from_checkpoint\":%d}\n", runs, NR, again
+    printf "\"runs\":%d,\"replaced\":%d,\"from_checkpoint\":%d,\"convicted\":%d}\n", runs, NR, again, convicted
   }'
 if [ ! -s "$folder/waits.txt" ] && [ $from_checkpoint -eq 0 ]; then
   echo "tools/chaos.sh: no rank was lost: this shows nothing; give it more minutes, or another seed" >&2
+  exit 1
+fi
+if $finished && [ $convicted -eq 0 ]; then
+  echo "tools/chaos.sh: of all bits that flipped none was found" >&2
   exit 1
 fi
 $finished && $bit_equal

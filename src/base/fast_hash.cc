@@ -18,6 +18,7 @@ uint64_t fast_hash(std::span<const std::byte> bytes, uint64_t before) {
     bytes = bytes.subspan(kBlock);
     hash = XXH3_64bits_withSeed(bytes.data(), std::min(bytes.size(), kBlock), hash);
   }
+  still_alive(bytes.size());
   return hash == 0 ? 1 : hash;
 }
 
