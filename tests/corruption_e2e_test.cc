@@ -72,11 +72,42 @@ TEST_F(CorruptionE2e, WhoeverIsSpoiledIsNamedAndTheRunIsTheSame) {
       {"moment", "flip.state@2:9:flip98765", 2, "optimizer's state"},
       {"nodes", "flip.nodes@1:9:flip31007", 1, "rank 1 computed wrong gradients"},
       {"sum", "flip.sums@0:9:flip31007", 0, "rank 0 had another sum of gradients"},
+      // After the last step: what is evaluated and written is looked at before.
+      {"last", "flip.written.state@0:16:flip98765", 0, "optimizer's state"},
   };
   for (const auto& c : cases) {
     const Ended e = spoiled(3, c.what, c.fault);
     expect_named(e, c.rank, c.what);
     EXPECT_NE(e.output.find(c.says), std::string::npos) << e.output;
+  }
+}
+
+// What is trained in place of the weights is compared and computed again as they are.
+TEST_F(CorruptionE2e, AnAdapterIsAuditedAsWell) {
+  ran({"convert", checkpoint("base"), "--to", "f32", "--out", path("init")});
+  write(root_ / "init.toml", kRun);
+  const Strings lora = {"--model.init=" + path("init"),
+                        "--lora.rank=4",
+                        "--lora.target_modules=q_proj, kv_b_proj",
+                        kFour,
+                        kNoCheckpoint};
+  ran(train("lora_alone", lora, "init.toml"));
+  const auto adapter_of = [](const std::string& run) {
+    return read(checkpoint(run) + "/adapter_model.safetensors") +
+           read(checkpoint(run) + "/state/part-00000.safetensors");
+  };
+  const std::string expected = adapter_of("lora_alone");
+  ASSERT_GT(expected.size(), 1000u);
+  for (const char* fault : {"flip.state@1:9:flip555", "flip.nodes@1:9:flip555"}) {
+    Strings args = {"launch", "-n", "3", "--"};
+    for (const std::string& a : train("lora", lora, "init.toml")) args.push_back(a);
+    args.push_back(kFull);
+    const Ended e = end_of(args, {{"FERRY_FAULT", fault}});
+    EXPECT_EQ(e.status, 0) << e.output;
+    EXPECT_EQ(times(e.output, "rank 1 left, convicted of silent corruption"), 1u) << e.output;
+    EXPECT_EQ(times(e.output, "left, convicted of silent corruption"), 1u) << e.output;
+    EXPECT_TRUE(adapter_of("lora") == expected) << fault;
+    fs::remove_all(path("lora"));
   }
 }
 

@@ -12,6 +12,8 @@ struct AuditSettings {
   bool each_step = false;  // of every rank, in every step
   int64_t every = 0;       // else of one rank, in one of so many steps; 0: never
   uint64_t seed = 0;
+
+  bool any() const { return each_step || every > 0; }
 };
 
 /// Of each rank who computes its share of the step again; -1: nobody. A rank never does so for itself, and no pair of

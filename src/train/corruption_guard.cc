@@ -53,6 +53,13 @@ std::optional<AuditSettings> audits_of(const TrainSettings& settings) {
                        .seed = static_cast<uint64_t>(settings.seed)};
 }
 
+size_t audit_bytes(const Optimizer& optimizer, int ranks) {
+  size_t gradients = 0;
+  for (const Weight* w : optimizer.weights()) gradients += w->value.bytes();
+  return std::max(gradients,
+                  2 * (gradients + optimizer.state_bytes()) / static_cast<size_t>(ranks));
+}
+
 CorruptionGuard::CorruptionGuard(const AuditSettings& settings,
                                  SharedStep& shared,
                                  Optimizer& optimizer,

@@ -30,6 +30,10 @@ class Spoiled : public std::runtime_error {
 /// What train.corruption_checks asks for; nothing: there are to be none.
 std::optional<AuditSettings> audits_of(const TrainSettings& settings);
 
+/// The most that an audit takes beside what a step does: the gradients of the share that is looked at, or, later, what
+/// was there before an update that is made twice. optimizer: rank 0's, which has all state.
+size_t audit_bytes(const Optimizer& optimizer, int ranks);
+
 /// Owner: the loop. One thread. What is called by all ranks throws comm::LinkError; and where something is wrong,
 /// Spoiled at the rank that is convicted, comm::LinkError at the others, when that one has left, and StateLost at all
 /// where nobody could be convicted.
