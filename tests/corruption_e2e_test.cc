@@ -133,6 +133,24 @@ TEST_F(CorruptionE2e, WhatNobodyCanTellIsTrainedAgainFromTheNewestCheckpoint) {
   expect_same(trace("either"), base_, "either");
 }
 
+// What a successor is given is looked at before: who holds the second copy of what a dead rank held has one that
+// changed, in the same step. Both are lost then, and nothing wrong goes to a successor, where all would agree on it.
+TEST_F(CorruptionE2e, WhatIsGivenToASuccessorIsLookedAtBefore) {
+  for (const char* bit : {"98765", "1500020", "2500021"}) {
+    const std::string run = std::string("given") + bit;
+    const Ended e = spoiled(3,
+                            run,
+                            std::string("flip.state@2:9:flip") + bit + ",step.numbers@1:9:kill",
+                            {"--train.audit_every=0"});
+    EXPECT_EQ(e.status, 0) << e.output;
+    EXPECT_GE(times(e.output, "rank 2 left, convicted of silent corruption") +
+                  times(e.output, "rank 2's memory of the optimizer's state"),
+              1u)
+        << e.output;
+    expect_same(trace(run), base_, run);
+  }
+}
+
 // A chip that always computes wrongly: no successor on it does better, and that is said.
 TEST_F(CorruptionE2e, APlaceThatComputesWronglyAgainIsNamed) {
   const Ended e = spoiled(
