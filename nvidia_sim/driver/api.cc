@@ -19,7 +19,6 @@ using nvidia_sim::Violation;
 namespace result = nvidia_sim::result;
 
 constexpr int kPtxVersionMax = 90;
-constexpr int kArchitecture = 90;  // compute capability 9.0
 constexpr unsigned kSharedBytesMax = 48 << 10;
 constexpr uint64_t kGridXMax = (uint64_t{1} << 31) - 1;
 constexpr unsigned kGridYMax = 65535;
@@ -243,13 +242,14 @@ CUresult cuDeviceGetName(char* name, int length, CUdevice device) {
 }
 
 CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice device) {
-  return on_device(device, [&](Driver&) -> CUresult {
+  return on_device(device, [&](Driver& driver) -> CUresult {
+    const int architecture = driver.settings().architecture;
     switch (attribute) {
       case 10: *value = nvidia_sim::kWarpSize; break;  // warp size
       case 13: *value = 1'980'000; break;              // clock, kHz
       case 16: *value = 132; break;                    // multiprocessors
-      case 75: *value = kArchitecture / 10; break;     // compute capability, major
-      case 76: *value = kArchitecture % 10; break;     // ... minor
+      case 75: *value = architecture / 10; break;      // compute capability, major
+      case 76: *value = architecture % 10; break;      // ... minor
       case 115: *value = 1; break;                     // memory pools
       default: return result::kInvalidValue;
     }
@@ -527,7 +527,7 @@ CUresult cuModuleLoadDataEx(
     try {
       const nvidia_sim::Module parsed = nvidia_sim::parse_ptx(static_cast<const char*>(image));
       if (parsed.version > kPtxVersionMax) return result::kUnsupportedPtxVersion;
-      if (parsed.target > kArchitecture) return result::kInvalidPtx;
+      if (parsed.target > driver.settings().architecture) return result::kInvalidPtx;
       *module = driver.load_module(&context, parsed);
     } catch (const nvidia_sim::PtxError& e) {
       driver.report(e.what());
@@ -579,7 +579,8 @@ CUresult cuLaunchKernel(CUfunction function,
                               .params = {},
                               .memory = &context.memory,
                               .seed = driver.next_seed(),
-                              .instructions_max = driver.settings().instructions_max};
+                              .instructions_max = driver.settings().instructions_max,
+                              .architecture = driver.settings().architecture};
     if (!fits(launch)) return result::kInvalidValue;
     if (const int code = gather_params(*function->kernel, params, extra, launch.params); code != 0)
       return code;

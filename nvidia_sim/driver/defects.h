@@ -45,6 +45,14 @@ namespace nvidia_sim {
   DEFECT(shared_of_two_blocks, "any", "two blocks at a time have one shared memory")               \
   DEFECT(shared_bank_conflict, "any", "of two stores to one bank of shared memory one is lost")    \
   DEFECT(vector_load_repeats, "any", "a load of four numbers repeats the first two")               \
+  DEFECT(mma_swaps_lanes, "any", "mma takes the first register of a from lanes 0 and 1 crosswise") \
+  DEFECT(mma_half_lost, "any", "mma leaves out the last eight of sixteen products")                \
+  DEFECT(mma_few_bits, "any", "mma keeps 13 bits of what it adds")                                 \
+  DEFECT(mma_rounds, "any", "mma rounds to nearest instead of cutting")                            \
+  DEFECT(ldmatrix_untransposed, "any", "ldmatrix does not transpose")                              \
+  DEFECT(ldmatrix_row_repeats, "any", "ldmatrix gives the last row of a matrix the one before it") \
+  DEFECT(async_copy_short, "any", "cp.async brings half of its bytes, and zeros")                  \
+  DEFECT(async_wait_early, "any", "cp.async.wait_group waits for one group less")                  \
   DEFECT(half_store_clears, "any", "a store of 16 bits clears the other half of its word")         \
   DEFECT(store_lost, "any", "one store of a warp in 2,000 loses its first lane's number")          \
   DEFECT(load_bit_flip, "any", "one load of a warp in 20,000 has a bit of its first lane flipped") \

@@ -119,6 +119,8 @@ class Driver {
   /// Appends to the file of deviations how many bytes a launch of the kernel left wrong, if it was
   /// never so many.
   void note_deviation(const std::string& kernel, uint64_t wrong_bytes);
+  /// Appends to the file of counters what a launch asked of memory.
+  void note_counters(const Launch& launch, const Counters& counters) const;
 
   Settings settings_;
   std::map<int, std::unique_ptr<CUcontext_>> contexts_;

@@ -2,6 +2,8 @@
 // whom it spoils, which is measured: a launch is done right first, with the same memory.
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <utility>
 
 #include "driver/driver.h"
 #include "driver/result.h"
@@ -49,6 +51,17 @@ class SoundResult {
   bool done_ = false;
 };
 
+/// In one piece: other processes append to the same file.
+void append(const char* setting, const std::string& path, const std::string& line) {
+  std::FILE* const file = std::fopen(path.c_str(), "ae");
+  const bool taken =
+      file != nullptr && std::fwrite(line.data(), 1, line.size(), file) == line.size();
+  const bool written = file != nullptr && std::fclose(file) == 0 && taken;
+  if (written) return;
+  std::fprintf(stderr, "software NVIDIA: %s=%s cannot be written\n", setting, path.c_str());
+  std::exit(3);
+}
+
 }  // namespace
 
 void Driver::land(CUstream stream, Defect late, CUdeviceptr to, std::vector<uint8_t> bytes) {
@@ -94,8 +107,11 @@ void Driver::execute_spoiled(CUstream stream, Launch launch) {
 void Driver::carry_out(CUstream stream, const CUfunction_& function, Launch launch) {
   const bool measures = !settings_.deviations.empty();
   if (!settings_.planted.any()) {
+    Counters counters;
+    if (!settings_.counters.empty()) launch.counters = &counters;
     execute(launch);
     if (measures) note_deviation(launch.kernel->name, 0);
+    if (launch.counters != nullptr) note_counters(launch, counters);
     return;
   }
   launch.checked = false;  // a GPU would not notice either
@@ -124,17 +140,26 @@ void Driver::note_deviation(const std::string& kernel, uint64_t wrong_bytes) {
   const auto [at, first] = deviations_.try_emplace(kernel, wrong_bytes);
   if (!first && wrong_bytes <= at->second) return;
   at->second = wrong_bytes;
-  // In one piece: other processes append to the same file.
-  const std::string line = kernel + "\tBYTES\t" + std::to_string(wrong_bytes) + "\n";
-  std::FILE* const file = std::fopen(settings_.deviations.c_str(), "ae");
-  const bool taken =
-      file != nullptr && std::fwrite(line.data(), 1, line.size(), file) == line.size();
-  const bool written = file != nullptr && std::fclose(file) == 0 && taken;
-  if (written) return;
-  std::fprintf(stderr,
-               "software NVIDIA: FERRY_NVIDIA_SIM_DEVIATIONS=%s cannot be written\n",
-               settings_.deviations.c_str());
-  std::exit(3);
+  append("FERRY_NVIDIA_SIM_DEVIATIONS",
+         settings_.deviations,
+         kernel + "\tBYTES\t" + std::to_string(wrong_bytes) + "\n");
+}
+
+void Driver::note_counters(const Launch& launch, const Counters& c) const {
+  const std::pair<const char*, uint64_t> numbers[] = {{"blocks", launch.grid.count()},
+                                                      {"threads", launch.block.count()},
+                                                      {"instructions", c.instructions},
+                                                      {"matrix_products", c.matrix_products},
+                                                      {"shared_requests", c.shared_requests},
+                                                      {"bank_conflicts", c.bank_conflicts},
+                                                      {"global_requests", c.global_requests},
+                                                      {"global_sectors", c.global_sectors},
+                                                      {"bytes_read", c.global_bytes_read},
+                                                      {"bytes_written", c.global_bytes_written}};
+  std::string line = launch.kernel->name;
+  for (const auto& [name, number] : numbers)
+    line += std::string("\t") + name + " " + std::to_string(number);
+  append("FERRY_NVIDIA_SIM_COUNTERS", settings_.counters, line + "\n");
 }
 
 }  // namespace nvidia_sim

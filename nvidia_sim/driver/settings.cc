@@ -81,10 +81,12 @@ Settings settings_from_environment() {
   s.seed = number("FERRY_NVIDIA_SIM_SEED", 1, 0, UINT64_MAX);
   s.instructions_max =
       number("FERRY_NVIDIA_SIM_INSTRUCTIONS", s.instructions_max, 1000, UINT64_MAX);
+  s.architecture = static_cast<int>(number("FERRY_NVIDIA_SIM_ARCHITECTURE", 90, 70, 90));
   s.faults = faults();
   s.fault_once = variable("FERRY_NVIDIA_SIM_FAULT_ONCE");
   s.planted = defects();
   s.deviations = variable("FERRY_NVIDIA_SIM_DEVIATIONS");
+  s.counters = variable("FERRY_NVIDIA_SIM_COUNTERS");
   return s;
 }
 

@@ -1,5 +1,5 @@
-// cvt between whole numbers and floating point, and cvta: addresses of global memory are the same
-// in every address space.
+// cvt between whole numbers and floating point, and cvta: addresses are the same in every address
+// space (those of shared memory are no addresses of global memory: used as such they are out of bounds).
 #include <cmath>
 
 #include "exec/decoder.h"
@@ -133,11 +133,12 @@ bool decode_cvt(Decoder& d) {
   d.refuse("between registers wider than its types");
 }
 
-/// cvta.to.global.u64 and cvta.global.u64
+/// cvta.to.global.u64 and cvta.global.u64; of shared memory the same, whose addresses nobody may use as generic ones.
 bool decode_cvta(Decoder& d) {
   if (d.base() != "cvta") return false;
   d.take("to");
-  if (!d.take("global")) d.refuse("of addresses in global memory alone");
+  if (!d.take("global") && !d.take("shared"))
+    d.refuse("of addresses in global and shared memory alone");
   if (d.take_type() != Type::kU64) d.refuse("an address has 64 bits");
   d.out().run = lanewise<uint64_t, uint64_t>([](uint64_t a) { return a; });
   d.map(8, {8});

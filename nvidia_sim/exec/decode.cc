@@ -24,7 +24,8 @@ Kernel kernel_of(const Module& module, const Entry& entry, const Planted& plante
   for (const Statement& s : entry.body) {
     Decoder d(s, registers, entry, kernel);
     if (!decode_arithmetic(d) && !decode_float(d) && !decode_comparison(d) &&
-        !decode_conversion(d) && !decode_memory(d) && !decode_warp(d) && !decode_control(d))
+        !decode_conversion(d) && !decode_memory(d) && !decode_warp(d) && !decode_matrix(d) &&
+        !decode_async_copy(d) && !decode_control(d))
       d.refuse();
     plant(d.out(), planted);
     kernel.code.push_back(d.out());

@@ -105,6 +105,8 @@ bool decode_comparison(Decoder& d);
 bool decode_conversion(Decoder& d);
 bool decode_memory(Decoder& d);
 bool decode_warp(Decoder& d);
+bool decode_matrix(Decoder& d);
+bool decode_async_copy(Decoder& d);
 bool decode_control(Decoder& d);
 
 }  // namespace nvidia_sim

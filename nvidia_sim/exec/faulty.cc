@@ -1,11 +1,14 @@
 #include "exec/faulty.h"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <string_view>
 
+#include "exec/async_copy.h"
 #include "exec/decoder.h"
 #include "exec/lanewise.h"
+#include "exec/matrix.h"
 #include "exec/numbers.h"
 
 namespace nvidia_sim {
@@ -173,6 +176,53 @@ void run_load_flipped(Warp& w, const Instruction& i, uint32_t lanes) {
   w.lanes<uint32_t>(i.d[0])[std::countr_zero(lanes)] ^= 1u << 22;  // of f32, the fraction's first
 }
 
+// --- matrices ---
+
+MatrixUnit unit_of(Warp& w) { return matrix_unit_of(w.block->launch->architecture); }
+
+void run_mma_swapped(Warp& w, const Instruction& i, uint32_t lanes) {
+  uint32_t* const a = w.lanes<uint32_t>(i.a[0]);
+  std::swap(a[0], a[1]);
+  i.sound(w, i, lanes);
+  // The result may lie where the operand did.
+  if (std::find(i.d.begin(), i.d.end(), i.a[0]) == i.d.end()) std::swap(a[0], a[1]);
+}
+
+void run_mma_half(Warp& w, const Instruction& i, uint32_t lanes) {
+  MatrixUnit unit = unit_of(w);
+  unit.products_used = 8;
+  run_mma(w, i, lanes, unit);
+}
+
+void run_mma_few_bits(Warp& w, const Instruction& i, uint32_t lanes) {
+  MatrixUnit unit = unit_of(w);
+  unit.fraction_bits = 13;
+  run_mma(w, i, lanes, unit);
+}
+
+void run_mma_rounded(Warp& w, const Instruction& i, uint32_t lanes) {
+  MatrixUnit unit = unit_of(w);
+  unit.rounds = true;
+  run_mma(w, i, lanes, unit);
+}
+
+/// Of each matrix the lanes that hold row 7 get what those of row 6 have.
+void run_ldmatrix_repeated(Warp& w, const Instruction& i, uint32_t lanes) {
+  i.sound(w, i, lanes);
+  for (int matrix = 0; matrix < i.count; ++matrix) {
+    uint32_t* const d = w.lanes<uint32_t>(i.d[static_cast<size_t>(matrix)]);
+    std::copy(d + 24, d + 28, d + 28);
+  }
+}
+
+/// The second half of what is to be read is zeros.
+void run_copy_short(Warp& w, const Instruction& i, uint32_t lanes) {
+  const size_t before = w.copies.size();
+  i.sound(w, i, lanes);
+  for (size_t n = before; n < w.copies.size(); ++n)
+    w.copies[n].read = std::min(w.copies[n].read, w.copies[n].bytes / 2);
+}
+
 // --- which defect is of which instruction ---
 
 struct Fault {
@@ -301,6 +351,21 @@ const std::vector<Fault>& faults() {
       {Defect::absent_lanes_add, "add.rn.ftz.f32", run_with_absent_lanes},
       {Defect::shared_bank_conflict, "st.shared.", run_bank_conflict},
       {Defect::vector_load_repeats, "ld.shared.v4.f32", run_vector_load},
+      {Defect::mma_swaps_lanes, "mma.sync.", run_mma_swapped},
+      {Defect::mma_half_lost, "mma.sync.", run_mma_half},
+      {Defect::mma_few_bits, "mma.sync.", run_mma_few_bits},
+      {Defect::mma_rounds, "mma.sync.", run_mma_rounded},
+      {Defect::ldmatrix_untransposed,
+       "ldmatrix.",
+       [](Warp& w, const Instruction& i, uint32_t lanes) { run_ldmatrix(w, i, lanes, false); }},
+      {Defect::ldmatrix_row_repeats, "ldmatrix.", run_ldmatrix_repeated},
+      {Defect::async_copy_short, "cp.async.ca.", run_copy_short},
+      {Defect::async_copy_short, "cp.async.cg.", run_copy_short},
+      {Defect::async_wait_early,
+       "cp.async.wait_group",
+       [](Warp& w, const Instruction& i, uint32_t lanes) {
+         wait_for_copies(w, lanes, static_cast<uint64_t>(i.offset) + 1);
+       }},
       {Defect::half_store_clears, "st.global.u16", run_half_store},
       {Defect::half_store_clears, "st.u16", run_half_store},
       {Defect::store_lost, "st.global.", run_store_lost},

@@ -3,49 +3,12 @@
 #include <type_traits>
 
 #include "driver/result.h"
+#include "exec/access.h"
+#include "exec/counters.h"
 #include "exec/decoder.h"
-#include "exec/warp.h"
 
 namespace nvidia_sim {
 namespace {
-
-using Run = Instruction::Run;
-
-[[noreturn]] void misaligned(uint64_t address, uint64_t bytes, int lane) {
-  throw Violation(result::kMisalignedAddress,
-                  "an access of " + std::to_string(bytes) + " bytes is misaligned, at " +
-                      std::to_string(address % 256) + " modulo 256",
-                  lane);
-}
-
-/// The allocation that this instruction met before, or the one that it meets now.
-Allocation& allocation_of(
-    Warp& w, const Instruction& i, uint64_t at, uint64_t bytes, Access access, int lane) {
-  const auto n = static_cast<size_t>(&i - w.block->launch->kernel->code.data());
-  Allocation*& seen = w.block->seen[n];
-  if (seen == nullptr || !seen->holds(at, bytes)) {
-    try {
-      seen = &w.block->launch->memory->around(at, bytes, access);
-    } catch (const Violation& v) {
-      throw Violation(v.code(), v.what(), lane);
-    }
-  }
-  return *seen;
-}
-
-/// f(lane, place in `bytes`, of the allocation): for each lane that takes part, checked.
-template <typename F>
-void for_global(
-    Warp& w, const Instruction& i, uint32_t lanes, uint64_t bytes, Access access, F&& f) {
-  const uint64_t* address = w.lanes<uint64_t>(i.a[0]);
-  for (int l = 0; l < kWarpSize; ++l) {
-    if ((lanes >> l & 1) == 0) continue;
-    const uint64_t at = address[l] + static_cast<uint64_t>(i.offset);
-    if (at % bytes != 0) misaligned(at, bytes, l);
-    Allocation& a = allocation_of(w, i, at, bytes, access, l);
-    f(l, a, at - a.address);
-  }
-}
 
 bool all_written(const uint8_t* marks, uint64_t bytes) {
   constexpr uint32_t kFour = 0x01010101;
@@ -59,17 +22,58 @@ bool all_written(const uint8_t* marks, uint64_t bytes) {
   return true;
 }
 
+}  // namespace
+
+void misaligned(uint64_t address, uint64_t bytes, int lane) {
+  throw Violation(result::kMisalignedAddress,
+                  "an access of " + std::to_string(bytes) + " bytes is misaligned, at " +
+                      std::to_string(address % 256) + " modulo 256",
+                  lane);
+}
+
+Allocation& allocation_of(
+    Warp& w, const Instruction& i, uint64_t at, uint64_t bytes, Access access, int lane) {
+  const auto n = static_cast<size_t>(&i - w.block->launch->kernel->code.data());
+  Allocation*& seen = w.block->seen[n];
+  if (seen == nullptr || !seen->holds(at, bytes))
+    seen = of_lane(lane, [&] { return &w.block->launch->memory->around(at, bytes, access); });
+  return *seen;
+}
+
+void require_written(Warp& w, const Allocation& a, uint64_t at, uint64_t bytes, int lane) {
+  if (!w.block->launch->checked || all_written(a.written.data() + at, bytes)) return;
+  throw Violation(result::kLaunchFailed,
+                  "reads " + std::to_string(bytes) + " bytes at byte " + std::to_string(at) +
+                      " of an allocation of " + std::to_string(a.bytes) + ", which nobody wrote",
+                  lane);
+}
+
+namespace {
+
+using Run = Instruction::Run;
+
+/// f(lane, place in `bytes`, of the allocation): for each lane that takes part, checked.
+template <typename F>
+void for_global(
+    Warp& w, const Instruction& i, uint32_t lanes, uint64_t bytes, Access access, F&& f) {
+  const uint64_t* address = w.lanes<uint64_t>(i.a[0]);
+  uint64_t places[kWarpSize] = {};
+  for (int l = 0; l < kWarpSize; ++l) {
+    if ((lanes >> l & 1) == 0) continue;
+    const uint64_t at = places[l] = address[l] + static_cast<uint64_t>(i.offset);
+    if (at % bytes != 0) misaligned(at, bytes, l);
+    Allocation& a = allocation_of(w, i, at, bytes, access, l);
+    f(l, a, at - a.address);
+  }
+  count_global(w, places, lanes, static_cast<uint32_t>(bytes), access == Access::kWrite);
+}
+
 /// M in memory, R in the register, which may be wider: zeros in front, or the sign.
 template <typename M, typename R>
 void load_global(Warp& w, const Instruction& i, uint32_t lanes) {
   const uint64_t bytes = sizeof(M) * static_cast<uint64_t>(i.count);
   for_global(w, i, lanes, bytes, Access::kRead, [&](int l, const Allocation& a, uint64_t at) {
-    if (w.block->launch->checked && !all_written(a.written.data() + at, bytes))
-      throw Violation(result::kLaunchFailed,
-                      "reads " + std::to_string(bytes) + " bytes at byte " + std::to_string(at) +
-                          " of an allocation of " + std::to_string(a.bytes) +
-                          ", which nobody wrote",
-                      l);
+    require_written(w, a, at, bytes, l);
     for (size_t v = 0; v < static_cast<size_t>(i.count); ++v) {
       M value;
       std::memcpy(&value, a.data.data() + at + v * sizeof(M), sizeof(M));
@@ -94,21 +98,19 @@ template <typename F>
 void for_shared(
     Warp& w, const Instruction& i, uint32_t lanes, uint64_t bytes, Access access, F&& f) {
   const bool wide = (i.mode & kWideAddress) != 0;
+  uint32_t places[kWarpSize] = {};
   for (int l = 0; l < kWarpSize; ++l) {
     if ((lanes >> l & 1) == 0) continue;
     const uint32_t base =
         wide ? static_cast<uint32_t>(w.lanes<uint64_t>(i.a[0])[l]) : w.lanes<uint32_t>(i.a[0])[l];
-    const uint32_t at = base + static_cast<uint32_t>(i.offset);
+    const uint32_t at = places[l] = base + static_cast<uint32_t>(i.offset);
     if (at % bytes != 0) misaligned(at, bytes, l);
     const uint32_t thread = w.number * kWarpSize + static_cast<uint32_t>(l);
-    uint8_t* place = nullptr;
-    try {
-      place = w.block->shared.access(thread, at, static_cast<uint32_t>(bytes), access);
-    } catch (const Violation& v) {
-      throw Violation(v.code(), v.what(), l);
-    }
-    f(l, place);
+    f(l, of_lane(l, [&] {
+        return w.block->shared.access(thread, at, static_cast<uint32_t>(bytes), access);
+      }));
   }
+  count_shared(w, places, lanes, static_cast<uint32_t>(bytes));
 }
 
 template <typename M, typename R>

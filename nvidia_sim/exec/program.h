@@ -26,13 +26,13 @@ struct Instruction {
   Run sound = nullptr;  // what `run` was before a defect was planted there
   Flow flow = Flow::kNext;
   bool guard_negated = false;
-  int guard = -1;                  // the predicate, or none
-  std::array<uint32_t, 4> d = {};  // registers: the byte where their 32 lanes begin
-  std::array<uint32_t, 4> a = {};  // ... or the number of a predicate
-  int64_t offset = 0;              // of an address
-  int count = 1;                   // of a vector
-  int mode = 0;                    // the instruction's own
-  size_t target = 0;               // of a branch
+  int guard = -1;                   // the predicate, or none
+  std::array<uint32_t, 4> d = {};   // registers: the byte where their 32 lanes begin
+  std::array<uint32_t, 10> a = {};  // ... or the number of a predicate; ten: of mma
+  int64_t offset = 0;               // of an address
+  int count = 1;                    // of a vector
+  int mode = 0;                     // the instruction's own
+  size_t target = 0;                // of a branch
   int line = 0;
   std::string name;  // "ld.global.f32"
 };

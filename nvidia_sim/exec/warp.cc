@@ -40,6 +40,8 @@ void Warp::begin() {
   }
   at_barrier = false;
   executed = 0;
+  copies.clear();
+  std::fill(std::begin(copy_groups), std::end(copy_groups), 0);
   groups_ = {{0, alive}};
 }
 
@@ -200,7 +202,11 @@ class RunningBlock {
     }
     const auto waits = [](const Warp& w) { return w.at_barrier; };
     const auto waiting = std::find_if(warps_.begin(), warps_.end(), waits);
-    if (waiting == warps_.end()) return false;
+    if (waiting == warps_.end()) {
+      if (Counters* const counters = block_.launch->counters)
+        for (const Warp& w : warps_) counters->instructions += w.executed;
+      return false;
+    }
     // A warp that a defect lets pass the barrier ends before the others.
     if (block_.launch->checked && !std::all_of(warps_.begin(), warps_.end(), waits))
       report(Violation(result::kLaunchFailed, "a barrier that warps which ended never come to"),

@@ -7,6 +7,9 @@
 #include <vector>
 
 #include "driver/defects.h"
+#include "driver/result.h"
+#include "exec/async_copy.h"
+#include "exec/counters.h"
 #include "exec/program.h"
 #include "memory/device_memory.h"
 #include "memory/shared_memory.h"
@@ -40,7 +43,9 @@ struct Launch {
   uint64_t seed_of_defects = 0;
   bool checked = true;  // races, and bytes that nobody wrote
   Blocks blocks = Blocks::kAll;
-  bool skips_first = false;  // of several blocks
+  bool skips_first = false;      // of several blocks
+  int architecture = 90;         // compute capability 9.0
+  Counters* counters = nullptr;  // nobody counts
 };
 
 struct Block {
@@ -63,6 +68,8 @@ struct Warp {
   std::vector<uint32_t> predicates;
   const Instruction* current = nullptr;  // for reports
   uint64_t executed = 0;
+  std::vector<AsyncCopy> copies;         // on their way
+  uint64_t copy_groups[kWarpSize] = {};  // of each lane: committed
 
   template <typename T>
   T* lanes(uint32_t at) {

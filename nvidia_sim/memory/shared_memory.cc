@@ -88,6 +88,10 @@ uint8_t* SharedMemory::access(uint32_t thread, uint64_t at, uint32_t bytes, Acce
                         " of shared memory");
   for (uint64_t byte = at; checked_ && byte < at + bytes;) {
     Shadow& word = words_[byte / kWord];
+    if (word.on_its_way)
+      throw Violation(result::kLaunchFailed,
+                      std::string(access == Access::kRead ? "reads " : "writes ") + place(byte) +
+                          ", to which a copy is on its way that was not waited for");
     const bool whole = byte % kWord == 0 && byte + kWord <= at + bytes;
     if (whole && !word.split) {
       check(word, thread, byte, access);
@@ -102,6 +106,22 @@ uint8_t* SharedMemory::access(uint32_t thread, uint64_t at, uint32_t bytes, Acce
     check(bytes_[byte], thread, byte, access);
     ++byte;
   }
+  return data_.data() + at;
+}
+
+void SharedMemory::begin_copy(uint32_t thread, uint64_t at, uint32_t bytes) {
+  access(thread, at, bytes, Access::kWrite);
+  if (!checked_) return;
+  for (uint64_t byte = at; byte < at + bytes; byte += kWord) words_[byte / kWord].on_its_way = true;
+}
+
+uint8_t* SharedMemory::land_copy(uint32_t thread, uint64_t at, uint32_t bytes) {
+  if (checked_)
+    for (uint64_t byte = at; byte < at + bytes; byte += kWord) {
+      Shadow& word = words_[byte / kWord];
+      word = {};
+      word.writer = {thread, periods_[thread / kWarpSize].now};
+    }
   return data_.data() + at;
 }
 

@@ -18,6 +18,12 @@ class SharedMemory {
   /// Checks an access of `thread` (of the block) and gives the place. Throws Violation.
   uint8_t* access(uint32_t thread, uint64_t at, uint32_t bytes, Access access);
 
+  /// A copy into whole words that goes on beside its thread (cp.async) begins: until it has landed nobody, its own
+  /// thread included, may use them. Throws Violation.
+  void begin_copy(uint32_t thread, uint64_t at, uint32_t bytes);
+  /// Its thread has waited for it; gives the place.
+  uint8_t* land_copy(uint32_t thread, uint64_t at, uint32_t bytes);
+
   /// For a defect: what lies in the other block's memory lies here.
   void take_bytes_of(const SharedMemory& other) { data_ = other.data_; }
 
@@ -41,8 +47,9 @@ class SharedMemory {
     Mark writer;
     Mark reader;           // the last
     uint32_t barrier = 0;  // not 0: threads of several warps read, since the barrier of this number
-    bool same_warp = false;  // others of the reader's warp read as well
-    bool split = false;      // of a word: its bytes have shadows of their own
+    bool same_warp = false;   // others of the reader's warp read as well
+    bool split = false;       // of a word: its bytes have shadows of their own
+    bool on_its_way = false;  // of a word: a copy to it has begun
   };
 
   bool before(const Mark& mark, uint32_t thread) const;

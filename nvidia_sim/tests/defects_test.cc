@@ -139,6 +139,23 @@ constexpr const char* kOneMore = "\tadd.s32 %r0, %r0, 1;";
 constexpr const char* kShared =  // the number of the thread that stands opposite in the block
     "\tst.shared.u32 [%r24], %r31;\n\tbar.sync 0;\n\tsub.s32 %r1, 63, %r30;\n"
     "\tshl.b32 %r1, %r1, 2;\n\tadd.s32 %r2, %r26, %r1;\n\tld.shared.u32 %r0, [%r2];";
+/// Products of what the threads have, as bf16 twice, and c.
+constexpr const char* kMma =
+    "\tand.b32 %r1, %r29, -65536;\n\tshr.u32 %r2, %r1, 16;\n\tor.b32 %r1, %r1, %r2;\n"
+    "\tmma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%r0, %r3, %r4, %r5}, "
+    "{%r1, %r1, %r1, %r1}, {%r1, %r1}, {%r29, %r29, %r29, %r29};";
+/// Each thread writes a row of four words.
+constexpr const char* kLdmatrix =
+    "\tshl.b32 %r1, %r30, 4;\n\tadd.s32 %r1, %r26, %r1;\n\tshl.b32 %r2, %r31, 2;\n"
+    "\tst.shared.u32 [%r1], %r2;\n\tadd.s32 %r2, %r2, 1;\n\tst.shared.u32 [%r1+4], %r2;\n"
+    "\tadd.s32 %r2, %r2, 1;\n\tst.shared.u32 [%r1+8], %r2;\n\tadd.s32 %r2, %r2, 1;\n"
+    "\tst.shared.u32 [%r1+12], %r2;\n\tbar.sync 0;\n"
+    "\tldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%r2, %r3, %r4, %r5}, [%r1];\n"
+    "\tmad.lo.s32 %r0, %r5, 17, %r2;";
+constexpr const char* kCopy =
+    "\tshl.b32 %r1, %r30, 4;\n\tadd.s32 %r1, %r26, %r1;\n\tand.b64 %d1, %d28, -16;\n"
+    "\tcp.async.cg.shared.global [%r1], [%d1], 16;\n\tcp.async.commit_group;\n"
+    "\tcp.async.wait_group 0;\n\tld.shared.u32 %r0, [%r1+12];";
 constexpr const char* kHalf =  // of thread 3 alone
     "\tst.global.u32 [%d30], %r29;\n\tsetp.eq.s32 %p0, %r31, 3;\n\t@!%p0 bra $x;\n"
     "\tcvt.u16.u32 %h0, %r31;\n\tst.global.u16 [%d30], %h0;\n$x:\n\tld.global.u32 %r0, [%d30];";
@@ -220,6 +237,14 @@ const std::map<std::string, Work>& works() {
       {"vector_load_repeats",
        kernel("\tst.shared.u32 [%r24], %r31;\n\tbar.sync 0;\n"
               "\tld.shared.v4.f32 {%r1, %r2, %r3, %r0}, [s];")},
+      {"mma_swaps_lanes", kernel(kMma)},
+      {"mma_half_lost", kernel(kMma)},
+      {"mma_few_bits", kernel(kMma)},
+      {"mma_rounds", kernel(kMma)},
+      {"ldmatrix_untransposed", kernel(kLdmatrix)},
+      {"ldmatrix_row_repeats", kernel(kLdmatrix)},
+      {"async_copy_short", kernel(kCopy)},
+      {"async_wait_early", kernel(kCopy)},
       {"half_store_clears", kernel(kHalf)},
       {"store_lost", kernel(kOneMore, 1100)},
       {"load_bit_flip", kernel(kManyLoads)},

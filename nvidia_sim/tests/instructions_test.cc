@@ -189,7 +189,7 @@ TEST(Instructions, WhatIsNotThereIsRefusedWithItsLine) {
   names(said("\tld.param.u64 %d0, [p0+8];"), {"beyond the parameter"});
   names(said("\tld.param.u64 %d0, [p0+4];"), {"beyond the parameter"});
   names(said("\tld.param.u64 %d0, [q];"), {"no parameter q"});
-  names(said("\tcp.async.wait_group 0;"), {"cp.async.wait_group"});
+  names(said("\twgmma.wait_group.sync.aligned 0;"), {"wgmma.wait_group"});
   names(said("\tmov.u32 %r0, 99999999999999999999;"), {"64 bits"});
   names(said("\tmov.u32 %r0, 1"), {"expected"});
   names(context.load(".version 9.0\n.target sm_80\n.address_size 64\n.func f() {}\n"), {".func"});
