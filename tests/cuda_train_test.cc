@@ -97,8 +97,7 @@ TEST_F(CudaTrain, AHundredStepsInterruptedAgainAndAgainEndAsOnTheCpu) {
   const std::map<int, double> cuda = losses("long"), cpu = losses("cpu");
   ASSERT_EQ(cuda.size(), static_cast<size_t>(kLongRun));
   ASSERT_EQ(cpu.size(), cuda.size());
-  for (const auto& [step, loss] : cpu)
-    EXPECT_EQ(cuda.at(step), loss) << "step " << step;
+  for (const auto& [step, loss] : cpu) EXPECT_EQ(cuda.at(step), loss) << "step " << step;
   EXPECT_LT(cuda.at(kLongRun), 0.95 * cuda.at(1)) << "it learned nothing";
   EXPECT_TRUE(bytes("long", kLongRun) == bytes("cpu", kLongRun)) << "other weights or state";
 }
@@ -122,6 +121,30 @@ TEST_F(CudaTrain, EachFaultIsNamedAndEndsWithTheSameBytes) {
   }
 }
 
+// The bits are the GPU's own there: the same again after a fault, and others than the CPU's. Whoever
+// goes on with the other device, or looks at what was trained, is told.
+TEST_F(CudaTrain, OnTensorCoresARunIsItselfAndSaysWhereItWas) {
+  ran(train("tensor", "cuda-tensor", kShortRun));
+  const Ended e = end_of(train("tensor_fault", "cuda-tensor", kShortRun),
+                         {{"FERRY_NVIDIA_SIM_FAULT", "719@9:mean_loss"},
+                          {"FERRY_NVIDIA_SIM_FAULT_ONCE", path("tensor_fault.once")}});
+  EXPECT_EQ(e.status, 0) << e.output;
+  expect_said(e.output, {"bf16 products on tensor cores", "its device failed", "resume     from"});
+  EXPECT_TRUE(bytes("tensor_fault", kShortRun) == bytes("tensor", kShortRun)) << e.output;
+  EXPECT_FALSE(bytes("tensor", kShortRun) == bytes("short", kShortRun))
+      << "nothing was on tensor cores";
+  for (const auto& [step, loss] : losses("short"))
+    EXPECT_NEAR(losses("tensor").at(step), loss, 0.005 * loss) << "step " << step;
+  Strings on = train("tensor", "cuda", kShortRun + 2);
+  on.push_back("--resume");
+  expect_said(ran(on), {R"(changed    train.device: "cuda-tensor" -> "cuda")"});
+  const fs::path last = checkpoint("tensor", kShortRun + 2);
+  const Json passport = Json::parse(read(last / "passport.json"));
+  const std::string devices = passport.at("statement").at("training").at("devices").dump();
+  EXPECT_EQ(count(devices, "software NVIDIA"), 2) << devices;
+  EXPECT_EQ(count(devices, "bf16 products on tensor cores"), 1) << devices;
+}
+
 // Long before its timeout.
 TEST_F(CudaTrain, AHangOfTheGpuIsToldInSecondsWithItsOp) {
   Program p(root_ / "log",
@@ -134,7 +157,7 @@ TEST_F(CudaTrain, AHangOfTheGpuIsToldInSecondsWithItsOp) {
   })) << p.output();
   const std::string said = p.output().substr(p.output().find("the chip of rank 0"));
   EXPECT_NE(said.find("cross_entropy"), std::string::npos) << said;  // whose kernel it is
-  EXPECT_NE(said.find("after step 2"), std::string::npos) << said;  // of two of them a step
+  EXPECT_NE(said.find("after step 2"), std::string::npos) << said;   // of two of them a step
 }
 
 // The pool keeps what was freed. A GPU that is full is first given that back.

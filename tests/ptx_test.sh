@@ -29,4 +29,6 @@ tools/ptx.sh "$nvcc" --out "$top"
 for text in src/ops/*/*_cuda.ptx; do
   diff -u "$text" "$top/${text##*/}" || { echo "$text is not what nvcc makes: ./run ptx"; wrong=1; }
 done
+tools/cuda_quality.py "$(dirname "$nvcc")/ptxas" --check docs/cuda.md ||
+  { echo "docs/cuda.md is not what tools/cuda_quality.py prints"; wrong=1; }
 exit "$wrong"

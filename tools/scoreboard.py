@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Plants the defects and mutants of a software device one by one and counts whom doctor and verify name.
 
-usage: tools/scoreboard.py FERRY SIM-FOLDER [--device ascend|cuda] [--model DIR] [--run RUN] [--jobs N] [--seeds N]
-                           [--first-seed N] [--only TEXT] [--part K/N] [--skip-defects] [--skip-mutants]
+usage: tools/scoreboard.py FERRY SIM-FOLDER [--device ascend|cuda|cuda-tensor] [--model DIR] [--run RUN] [--jobs N]
+                           [--seeds N] [--first-seed N] [--only TEXT] [--part K/N] [--skip-defects] [--skip-mutants]
                            [--subjects OP,OP...] [--whole-list] [--json FILE]
 
 FERRY is the program, SIM-FOLDER holds software Ascend (libascendcl.so, libnnopbase.so and libopapi.so), or software
@@ -33,6 +33,7 @@ DEVICES = {
     "cuda": {"libraries": ("libcuda.so.1",), "list": "ferrySoftwareNvidiaList", "what": ("defects",),
              "folder": "FERRY_CUDA_LIBRARIES", "setting": "FERRY_NVIDIA_SIM_", "call": "", "title": "software NVIDIA"},
 }
+DEVICES["cuda-tensor"] = DEVICES["cuda"]  # whose products of bf16 are on tensor cores
 
 # What the doctor calls the parts of the runtime.
 RUNTIME = {

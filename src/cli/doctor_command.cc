@@ -266,7 +266,8 @@ void add_doctor_command(Command& program) {
   Command command =
       program.add("doctor", "May this chip be trusted with a run? Examines it and judges");
   const auto args = std::make_shared<Arguments>();
-  command.option("--device", args->options.device, "cpu, cuda[:N] or ascend[:N]").shows_default();
+  command.option("--device", args->options.device, "cpu, cuda[:N], cuda-tensor[:N] or ascend[:N]")
+      .shows_default();
   const Option soak = command.option(
       "--soak", args->soak, "look so long for silent corruption: 30s, 10m, 2h (10s; 2s if quick)");
   command.flag("--quick", args->options.quick, "small shapes, few repeats: seconds");

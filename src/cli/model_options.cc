@@ -7,7 +7,7 @@ void add_open_options(Command& command, OpenOptions& options) {
   command.option("--adapter",
                  options.adapter,
                  "a LoRA adapter of that model (PEFT's files, or a checkpoint of ferry train)");
-  command.option("--device", options.device, "cpu, cuda[:N], ascend[:N]");
+  command.option("--device", options.device, "cpu, cuda[:N], cuda-tensor[:N], ascend[:N]");
   command.option("--dtype", options.dtype, "compute in bf16 (as trained by default) or f32");
   command
       .option(

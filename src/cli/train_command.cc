@@ -521,7 +521,8 @@ void add_run_command(Command& program, const Kind& kind, int ranks = 1) {
   command.flag("--resume", args->resume, "go on from the newest checkpoint of checkpoint.dir");
   command.flag(
       "--print-config", args->print_config, "print all settings as they would be used, and leave");
-  command.option("--device", args->device, "as --train.device: cpu, cuda[:N], ascend[:N]");
+  command.option(
+      "--device", args->device, "as --train.device: cpu, cuda[:N], cuda-tensor[:N], ascend[:N]");
   command.flag("--worker", args->worker).hidden();      // the supervised process; not for people
   command.flag("--handed", args->handed).hidden();      // by the supervisor, its settings
   command.flag("--ranked", args->ranked).hidden();      // one of several, which find each other

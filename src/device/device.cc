@@ -60,12 +60,14 @@ Result<Device*> open_device(std::string_view name) {
     TRY_ASSIGN(AscendDevice* const device, AscendDevice::open(index));
     return device;
   }
-  if (kind == "cuda") {
+  if (kind == "cuda" || kind == "cuda-tensor") {
     TRY_ASSIGN(const int index, index_of(name));
-    TRY_ASSIGN(CudaDevice* const device, CudaDevice::open(index));
+    TRY_ASSIGN(CudaDevice* const device, CudaDevice::open(index, kind == "cuda-tensor"));
     return device;
   }
-  return fail(Code::kInvalidInput, "device '{}': unknown; use cpu, cuda[:N] or ascend[:N]", name);
+  return fail(Code::kInvalidInput,
+              "device '{}': unknown; use cpu, cuda[:N], cuda-tensor[:N] or ascend[:N]",
+              name);
 }
 
 }  // namespace ferry

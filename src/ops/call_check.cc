@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "device/cpu/cpu_device.h"
+#include "device/tensor_products.h"
 #include "tensor/bf16.h"
 
 namespace ferry::ops {
@@ -346,10 +347,16 @@ const CallRules& CallRules::all() {
   return rules;
 }
 
+const CallRule* CallRules::find(const std::string& kernel) const {
+  const auto it = rules_.find(kernel);
+  return it == rules_.end() ? nullptr : &it->second;
+}
+
 CallVerdict CallRules::judge(const RecordedCall& call) const {
-  const auto it = rules_.find(call.op());
-  if (it == rules_.end()) return {};
-  const CallRule& rule = it->second;
+  const CallRule* const found = find(call.op());
+  if (found == nullptr) return {};
+  const CallRule& rule = *found;
+  const double wider = on_tensor_cores(call) ? kTensorRoundings : 1;
   const FlushDenormals flush;
   const Unobserved nobody;
   CallFacts facts(call, rule.mixed_types);
@@ -360,7 +367,8 @@ CallVerdict CallRules::judge(const RecordedCall& call) const {
   double worst = 0;
   for (size_t o = 0; o < got.size(); ++o) {
     const KeptView& out = call.outputs()[o];
-    const std::vector<double> bound = rule.bound(facts, out.name.c_str(), expected[o]);
+    std::vector<double> bound = rule.bound(facts, out.name.c_str(), expected[o]);
+    for (double& b : bound) b *= wider;
     int64_t elements_out = 0, at = -1;
     double output_worst = 0;
     for (int64_t i = 0; i < got[o].shape.count(); ++i) {
@@ -402,7 +410,16 @@ std::string describe(const CallFinding& f) {
       f.elements_out == 1 ? "" : "s");
 }
 
-bool promises_cpu_bits(DeviceKind kind) { return kind != DeviceKind::kAscend; }
+bool on_tensor_cores(const RecordedCall& call) {
+  if (!tensor_products(call.device())) return false;
+  const CallRule* const rule = CallRules::all().find(call.op());
+  return rule != nullptr && rule->on_tensor_cores &&
+         rule->on_tensor_cores(CallFacts(call, rule->mixed_types));
+}
+
+bool promises_cpu_bits(const RecordedCall& call) {
+  return call.device().kind() != DeviceKind::kAscend && !on_tensor_cores(call);
+}
 
 std::vector<double> rule_exact(CallFacts&, const char*, const RefTensor&) { return {0.0}; }
 

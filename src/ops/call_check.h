@@ -58,6 +58,7 @@ class RecordedCall {
   void fetch();
 
   const std::string& op() const { return op_; }
+  const Device& device() const { return *device_; }
   const std::vector<KeptView>& inputs() const { return inputs_; }
   const std::vector<KeptView>& outputs() const { return outputs_; }
 
@@ -138,6 +139,8 @@ class CallRules {
   /// Made at the first use: specs make their cases, too, which takes a second or so.
   static const CallRules& all();
   CallVerdict judge(const RecordedCall& fetched) const;
+  /// Of a kernel; null if there is none.
+  const CallRule* find(const std::string& kernel) const;
 
  private:
   CallRules();
@@ -145,8 +148,10 @@ class CallRules {
 };
 
 /// Whether a device's kernels give the bits of the CPU's, whichever tier those run on (docs/numerics.md): to be within
-/// bounds is not enough there.
-bool promises_cpu_bits(DeviceKind kind);
+/// bounds is not enough there. Of a fetched call: not so where products were summed on tensor cores.
+bool promises_cpu_bits(const RecordedCall& call);
+/// Whether tensor cores summed products of the call.
+bool on_tensor_cores(const RecordedCall& call);
 
 /// Pieces of which rules are made.
 std::vector<double> rule_exact(CallFacts&, const char*, const RefTensor&);

@@ -56,10 +56,41 @@ double sum_variance(double magnitude, int64_t n) {
   return square(kUnit * magnitude) / 3 * (1 + static_cast<double>(n) / 64);
 }
 
+/// What tensor cores cut off a sum of products, as far as it is known while the products come: of
+/// eight at a time each is cut by less than kUnit of the largest addend, what they are added to
+/// among them, and the sum by 2 kUnit of itself. (Sixteen with one bit more are cut by no more.)
+class Cuts {
+ public:
+  void add(double product) {
+    sum_ += product;
+    largest_ = std::max(largest_, std::abs(product));
+    if (++count_ % kTogether == 0) close();
+  }
+  double all() {
+    if (count_ % kTogether != 0) close();
+    return cut_;
+  }
+
+ private:
+  static constexpr int64_t kTogether = 8;
+  void close() {
+    cut_ += kUnit * (kTogether * largest_ + 2 * std::abs(sum_));
+    largest_ = std::abs(sum_);
+  }
+  double sum_ = 0, largest_ = 0, cut_ = 0;
+  int64_t count_ = 0;
+};
+
+/// The same where magnitudes alone are known, in whatever order.
+double cuts_of(double magnitude, int64_t n) {
+  return kUnit * magnitude * static_cast<double>(n + 2 * ((n + 7) / 8));
+}
+
 }  // namespace
 
 struct ReferenceTape::Impl {
   double stored_unit = 0;
+  bool tensor_cores = false;
   std::vector<Node> nodes;
   std::vector<Span> spans;
   std::vector<Adjoint> adjoints;
@@ -127,6 +158,11 @@ struct ReferenceTape::Impl {
       g.error += static_cast<double>(g.contributions) * kUnit * g.magnitude;
       g.variance += sum_variance(g.magnitude, g.contributions);
       g.own += sum_variance(g.magnitude, g.contributions);
+      if (tensor_cores) {  // not its own: others lean as it does
+        const double cut = cuts_of(g.magnitude, g.contributions);
+        g.error += cut;
+        g.variance += square(cut) / 3;
+      }
     }
     if (!stored) return;
     g.error += stored_unit * std::abs(g.value);
@@ -289,10 +325,12 @@ Real dot(const Real* a, int64_t a_step, const Real* b, int64_t b_step, int64_t n
       a[0].node, apart(a, a_step), b[0].node, apart(b, b_step), static_cast<int32_t>(n)};
   Node node{.a = static_cast<int32_t>(tape.spans.size()), .kind = Kind::kDot};
   double magnitude = 0;
+  Cuts cuts;
   for (int32_t i = 0; i < span.n; ++i) {
     const Node &x = tape.at(span.a + i * span.a_step), &y = tape.at(span.b + i * span.b_step);
     node.value += x.value * y.value;
     magnitude += std::abs(x.value * y.value);
+    cuts.add(x.value * y.value);
     node.error += std::abs(x.value) * y.error + std::abs(y.value) * x.error;
     node.variance += square(x.value) * y.variance + square(y.value) * x.variance;
   }
@@ -300,6 +338,11 @@ Real dot(const Real* a, int64_t a_step, const Real* b, int64_t b_step, int64_t n
       static_cast<double>(n + 1) * kUnit * magnitude + static_cast<double>(n) * kLeastNormal;
   node.own = sum_variance(magnitude, n);
   node.variance += node.own + square(kLeastNormal);
+  if (tape.tensor_cores) {  // not its own: others lean as it does
+    const double cut = cuts.all();
+    node.error += cut;
+    node.variance += square(cut) / 3;
+  }
   tape.spans.push_back(span);
   const double value = node.value;
   return {value, tape.add(node)};
@@ -339,9 +382,10 @@ Real uncertain(const Real& x, double error) {
   return x;
 }
 
-ReferenceTape::ReferenceTape(double stored) : impl_(std::make_unique<Impl>()) {
+ReferenceTape::ReferenceTape(double stored, bool tensor_cores) : impl_(std::make_unique<Impl>()) {
   check(t_tape == nullptr, "reference tape: another one records");
   impl_->stored_unit = stored;
+  impl_->tensor_cores = tensor_cores;
   t_tape = this;
 }
 ReferenceTape::~ReferenceTape() { t_tape = nullptr; }

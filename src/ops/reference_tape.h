@@ -84,7 +84,9 @@ struct Judged {
 class ReferenceTape {
  public:
   /// `stored`: unit roundoff of the compute type, for what stored() marks; 0: nothing is.
-  explicit ReferenceTape(double stored);
+  /// `tensor_cores`: sums of products may be made there, where what is added is cut, not rounded, so
+  /// that errors lean (docs/numerics.md).
+  explicit ReferenceTape(double stored, bool tensor_cores = false);
   ~ReferenceTape();
   ReferenceTape(const ReferenceTape&) = delete;
   ReferenceTape& operator=(const ReferenceTape&) = delete;

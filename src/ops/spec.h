@@ -100,7 +100,15 @@ struct CallRule {
   std::function<void(CallFacts&, std::vector<RefTensor>& expected, const std::vector<RefTensor>&)>
       settle = {};
   bool mixed_types = false;  // the CPU's kernel takes bf16 inputs and gives f32
+  /// Whether a device with tensor_products(device) sums products of the call on tensor cores. Empty:
+  /// never.
+  std::function<bool(const CallFacts&)> on_tensor_cores = {};
 };
+
+/// A bound on an error of k roundings of sums of products in f32 becomes one for tensor cores,
+/// multiplied by this (docs/numerics.md, "On tensor cores"): one product is exact, and k >= 2 of
+/// them are off by k + 2 ceil(k / 8) roundings at most.
+inline constexpr double kTensorRoundings = 2;
 
 /// The case with special values in all its inputs of numbers, and no gradient.
 OpCase special_case(OpCase c);

@@ -12,6 +12,7 @@
 #include "base/cpu_tier.h"
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
+#include "device/tensor_products.h"
 #include "ops/add/add.h"
 #include "ops/fenced_replay.h"
 
@@ -214,14 +215,20 @@ class Checker {
     ForwardExpectation e{case_.reference(in), {}, judged_outputs(in)};
     for (size_t o = 0; o < e.values.size(); ++o)
       e.bounds.push_back(case_.tolerance(static_cast<int>(o), in, e.values[o]));
+    if (tensor_cores())
+      for (std::vector<double>& bounds : e.bounds)
+        for (double& b : bounds) b *= kTensorRoundings;
     return e;
   }
+
+  /// Whether products of the case may be summed on tensor cores.
+  bool tensor_cores() const { return tensor_products(device_) && stored_unit(case_) > 0; }
 
   /// What the reference's record says of the outputs' precision; empty if it records nothing.
   std::vector<Judged> judged_outputs(const std::vector<RefTensor>& in) const {
     std::vector<Judged> judged;
     if (!case_.reference.records()) return judged;
-    ReferenceTape tape(stored_unit(case_));
+    ReferenceTape tape(stored_unit(case_), tensor_cores());
     std::vector<RealTensor> leaves;
     for (const RefTensor& x : in) leaves.push_back(tape.leaves(x));
     for (const RealTensor& y : case_.reference(leaves)) judged.push_back(tape.judged(y));
@@ -417,7 +424,7 @@ class Checker {
   /// For each input the gradient that the reference has for the cotangents of `g`.
   std::vector<Judged> judged_gradients(const Gradients& g) const {
     check(case_.reference.records(), "spec {}: its reference records no gradient", case_.name);
-    ReferenceTape tape(stored_unit(case_));
+    ReferenceTape tape(stored_unit(case_), tensor_cores());
     std::vector<RealTensor> leaves;
     for (const RefTensor& x : to_reference(inputs_)) leaves.push_back(tape.leaves(x));
     const std::vector<RealTensor> outputs = case_.reference(leaves);

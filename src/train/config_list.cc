@@ -323,7 +323,7 @@ std::vector<Field> fields_of(Settings& s) {
        "",
        {},
        {"none", "cheap", "layers"}},
-      {"train", "device", &t.device, kFollows, "chip: cpu, cuda, cuda:1, ascend:0"},
+      {"train", "device", &t.device, kFollows, "chip: cpu, cuda, cuda:1, cuda-tensor, ascend:0"},
       {"train",
        "threads",
        &t.threads,

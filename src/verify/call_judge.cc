@@ -83,6 +83,11 @@ std::vector<int64_t> places_in(int64_t count) {
   return {places.begin(), places.end()};
 }
 
+/// Tensor cores cut toward zero: for each eight products, each of them and the sum so far by half of
+/// 2^-24 of the largest and the new sum by half of 2^-23, on average. Of a sum that grows to what it
+/// is in the end that is 0.35 * 2^-24 for each product at most.
+constexpr double kCutPerProduct = 0x1p-25;
+
 bool whole(const View& v) {
   int64_t stride = 1;
   for (int d = v.rank - 1; d >= 0; stride *= v.shape[d--])
@@ -106,11 +111,14 @@ struct SampledSums {
   double squares = 0;
   int64_t count = 0;
 
+  bool tensor_cores = false;
+
   void add(double error, double sum, double term_squares, double depth, DType type, double least) {
     // Partial sums of n terms grow as the root of n, and each is rounded: in all sqrt(n) / sqrt(2) roundings of
     // sums as large as sqrt(Σ term²). Sums whose terms have one sign grow faster, up to their own size.
     const double large = std::max(std::sqrt(term_squares), std::abs(sum));
     const double walk = 4 * 0x1p-24 * std::sqrt(depth) * large +
+                        (tensor_cores ? kCutPerProduct * depth * large : 0) +
                         (type == DType::kF32 ? 0 : unit_roundoff(type) * std::abs(sum)) + least;
     squares += (error / walk) * (error / walk);
     ++count;
@@ -137,7 +145,7 @@ std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product)
                 depth = a.shape[transpose_a ? r : r + 1], batches = r == 1 ? c.shape[0] : 1;
   std::optional<ops::CallFinding> worst;
   double worst_ratio = 1;
-  SampledSums all;
+  SampledSums all{.tensor_cores = ops::on_tensor_cores(product)};
   for (const int64_t batch : places_in(batches))
     for (const int64_t row : places_in(rows))
       for (const int64_t column : places_in(columns)) {
@@ -163,7 +171,8 @@ std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product)
         if (!std::isfinite(size) || size > 0x1p127) continue;
         // Each term may be flushed, as may what it is added to.
         const double least = static_cast<double>(2 * depth + 2) * 0x1p-126;
-        const double bound = static_cast<double>(2 * depth + 2) * 0x1p-24 * size +
+        const double bound = (all.tensor_cores ? ops::kTensorRoundings : 1) *
+                                 static_cast<double>(2 * depth + 2) * 0x1p-24 * size +
                              unit_roundoff(c.dtype) * std::abs(sum) + least;
         const double ratio =
             ops::error_ratio(got, static_cast<double>(static_cast<float>(sum)), bound);
@@ -248,7 +257,7 @@ void CallJudge::after(const ops::OpCall& call) {
   if (verdict.finding) return found_("call", *verdict.finding);
   judge_precision();
   judge_sums();
-  if (ops::promises_cpu_bits(call.device.kind())) judge_bits();
+  if (ops::promises_cpu_bits(*call_)) judge_bits();
 }
 
 void CallJudge::judge_sums() {
@@ -275,7 +284,9 @@ void CallJudge::judge_precision() {
     const double depth = among(kProducts, op) ? depth_of(*call_) : 1;
     // Rounding to nearest is off by u / sqrt(3) at most in the mean square; sums of n terms of any
     // sign in f32 walk sqrt(n) roundings. Four times that for orders of summing that are not ours.
-    const double allowed = (out.view.dtype == DType::kF32 ? 0 : u) + 4 * 0x1p-24 * std::sqrt(depth);
+    const double allowed = (out.view.dtype == DType::kF32 ? 0 : u) +
+                           4 * 0x1p-24 * std::sqrt(depth) +
+                           (ops::on_tensor_cores(*call_) ? kCutPerProduct * depth : 0);
     const bool coarse = depth >= kDepthLeast && p.rms > allowed;
     // Beyond seven standard errors, and a fifth of what cutting instead of rounding does.
     const bool leans = out.view.dtype == DType::kBF16 && among(kRoundedOnce, op) &&

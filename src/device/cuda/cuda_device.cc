@@ -14,8 +14,10 @@ namespace {
 constexpr int kDriverLeast = 13000;   // CUDA 13.0: what the kernels' PTX is written in
 constexpr int kCapabilityLeast = 80;  // Ampere: bf16
 
-std::map<int, CudaDevice*>& opened() {
-  static auto* devices = new std::map<int, CudaDevice*>;  // as the devices: never destroyed
+/// By index, and whether for products on tensor cores.
+std::map<std::pair<int, bool>, CudaDevice*>& opened() {
+  static auto* devices =
+      new std::map<std::pair<int, bool>, CudaDevice*>;  // as the devices: never destroyed
   return *devices;
 }
 
@@ -104,8 +106,9 @@ Result<CudaDevice::Chip> CudaDevice::accepted_chip(const cuda::Library& library,
   return chip;
 }
 
-Result<CudaDevice*> CudaDevice::open(int index) {
-  if (const auto it = opened().find(index); it != opened().end()) return it->second;
+Result<CudaDevice*> CudaDevice::open(int index, bool tensor_products) {
+  if (const auto it = opened().find({index, tensor_products}); it != opened().end())
+    return it->second;
   TRY_ASSIGN(const CudaOptions options, options_from_environment());
   TRY_ASSIGN(const cuda::Library* const found, initialised_library());
   const cuda::Library& library = *found;
@@ -131,18 +134,20 @@ Result<CudaDevice*> CudaDevice::open(int index) {
   if (const auto code = library.cuMemPoolSetAttribute(pool, cuda::kPoolKeepsBytes, &keeps);
       code != 0)
     return refused(index, "cuMemPoolSetAttribute", code);
-  return opened()[index] =
-             new CudaDevice(index, library, std::move(chip), context, stream, pool, options);
+  return opened()[{index, tensor_products}] = new CudaDevice(
+             index, tensor_products, library, std::move(chip), context, stream, pool, options);
 }
 
 CudaDevice::CudaDevice(int index,
+                       bool tensor_products,
                        const cuda::Library& library,
                        Chip chip,
                        cuda::Context context,
                        cuda::StreamHandle stream,
                        cuda::MemoryPool pool,
                        const CudaOptions& options)
-    : name_(fmt::format("cuda:{}", index)),
+    : tensor_products_(tensor_products),
+      name_(fmt::format("{}:{}", tensor_products ? "cuda-tensor" : "cuda", index)),
       library_(library),
       chip_(std::move(chip)),
       context_(context),
@@ -152,12 +157,13 @@ CudaDevice::CudaDevice(int index,
       uploads_(*this) {}
 
 std::string CudaDevice::describe() const {
-  return fmt::format("{}{} {}, sm_{}, {}",
+  return fmt::format("{}{} {}, sm_{}, {}{}",
                      software() ? fmt::format("software NVIDIA ({}) as ", library_.software) : "",
                      name_,
                      chip_.name,
                      chip_.capability,
-                     format_bytes(static_cast<double>(chip_.memory_bytes)));
+                     format_bytes(static_cast<double>(chip_.memory_bytes)),
+                     tensor_products_ ? ", bf16 products on tensor cores" : "");
 }
 
 /// Dense bf16 by the matrix units of the architectures whose rate is published.

@@ -24,8 +24,9 @@ struct CudaGrid {
 /// Lives as long as the process. Thread rule: one thread at a time; any thread.
 class CudaDevice final : public Device {
  public:
-  /// Sets the device up: context, stream, memory pool. Errors: kUnavailable.
-  static Result<CudaDevice*> open(int index);
+  /// Sets the device up: context, stream, memory pool. With `tensor_products` it is another device
+  /// of the same GPU, with a stream of its own. Errors: kUnavailable.
+  static Result<CudaDevice*> open(int index, bool tensor_products = false);
 
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
@@ -48,6 +49,8 @@ class CudaDevice final : public Device {
   CudaStream& stream() override { return stream_; }
   void set_replay(bool on) override { options_.replay = on; }
   double peak_flops_bf16() const override;
+  /// Whether products of bf16 matrices are made on tensor cores.
+  bool tensor_products() const { return tensor_products_; }
 
   const cuda::Library& library() const { return library_; }
   bool software() const { return !library_.software.empty(); }
@@ -80,6 +83,7 @@ class CudaDevice final : public Device {
   };
 
   CudaDevice(int index,
+             bool tensor_products,
              const cuda::Library& library,
              Chip chip,
              cuda::Context context,
@@ -91,6 +95,7 @@ class CudaDevice final : public Device {
 
   static constexpr size_t kDownloadBytes = size_t{4} << 20;
 
+  bool tensor_products_;
   std::string name_;
   const cuda::Library& library_;
   Chip chip_;

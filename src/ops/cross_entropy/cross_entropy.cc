@@ -17,10 +17,11 @@ DECLARE_CUDA_KERNEL(CrossEntropyBackwardArgs, cross_entropy_backward)
 
 namespace {
 
-/// Tokens whose logits take about kLogitsBytes: 64 to 1024. Even, so that the pairs of tokens that
-/// d_head contracts are the same whatever the chunk.
+/// Tokens whose logits take about kLogitsBytes: 64 to 1024. A multiple of 16 where there are several
+/// chunks, so that the pairs of tokens that d_head contracts, and the sixteens of tensor cores, are
+/// the same whatever the chunk.
 int64_t chunk_tokens(int64_t tokens, int64_t vocab) {
-  const int64_t fitting = kLogitsBytes / (4 * logits_stride(vocab)) / 2 * 2;
+  const int64_t fitting = kLogitsBytes / (4 * logits_stride(vocab)) / 16 * 16;
   return std::min(std::clamp<int64_t>(fitting, 64, 1024), (tokens + 1) / 2 * 2);
 }
 

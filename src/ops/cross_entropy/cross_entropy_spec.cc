@@ -235,14 +235,19 @@ std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTe
 }  // namespace
 
 OpSpec cross_entropy_spec() {
-  OpSpec spec{.op = "cross_entropy",
-              .kernels = kernel_rows({"cross_entropy", "cross_entropy_backward"}),
-              .cases = {},
-              .calls = {{.kernel = "cross_entropy", .bound = call_bound, .mixed_types = true},
-                        {.kernel = "cross_entropy_backward",
-                         .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {
-                           return rule_elementwise(facts, output, y, 0x1p-23);
-                         }}}};
+  OpSpec spec{
+      .op = "cross_entropy",
+      .kernels = kernel_rows({"cross_entropy", "cross_entropy_backward"}),
+      .cases = {},
+      .calls = {{.kernel = "cross_entropy",
+                 .bound = call_bound,
+                 .mixed_types = true,
+                 .on_tensor_cores =
+                     [](const CallFacts& facts) { return facts.type("hidden") == DType::kBF16; }},
+                {.kernel = "cross_entropy_backward",
+                 .bound = [](CallFacts& facts, const char* output, const RefTensor& y) {
+                   return rule_elementwise(facts, output, y, 0x1p-23);
+                 }}}};
   for (const DType t : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(loss_case(t, {.tokens = 1, .inputs = 1, .vocab = 1}, true, true));
     spec.cases.push_back(

@@ -3,6 +3,7 @@
 
 #include "ops/cuda/launch.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
+#include "ops/matmul/matmul_cuda_launch.h"
 
 namespace ferry::ops::cuda {
 
@@ -26,13 +27,28 @@ void grouped_matmul(const Plan&, const GroupedMatmulArgs& args, void*, Stream& s
     p.c_row = c.stride[0];
   }
   p.a_bf16 = is_bf16(a), p.b_bf16 = is_bf16(b), p.c_bf16 = is_bf16(c);
+  const GroupedMatmulCuda call{p, args.offsets.as<int32_t>(), weights};
+  const int64_t experts = args.offsets.shape[0] - 1;
+  if (args.compute == DType::kBF16 && cuda_device(stream).tensor_products()) {
+    check(a.shape[0] <= INT32_MAX && p.k <= INT32_MAX,
+          "cuda: a grouped product of {} rows",
+          a.shape[0]);
+    const TensorLayout layout = tensor_layout(p, experts);
+    code.launch(stream,
+                layout == TensorLayout::kKK   ? "grouped_tensor_kk"
+                : layout == TensorLayout::kKR ? "grouped_tensor_kr"
+                : layout == TensorLayout::kRR ? "grouped_tensor_rr"
+                                              : "grouped_tensor_any",
+                {blocks_of(p.m, kTensorM), blocks_of(p.n, kTensorN), blocks_of(experts, 1)},
+                {kTensorThreads},
+                call);
+    return;
+  }
   code.launch(stream,
               args.compute == DType::kBF16 ? "grouped_matmul_bf16" : "grouped_matmul_f32",
-              {blocks_of(p.m, kMatmulTile),
-               blocks_of(p.n, kMatmulTile),
-               blocks_of(args.offsets.shape[0] - 1, 1)},
+              {blocks_of(p.m, kMatmulTile), blocks_of(p.n, kMatmulTile), blocks_of(experts, 1)},
               {kMatmulThreads, kMatmulThreads},
-              GroupedMatmulCuda{p, args.offsets.as<int32_t>(), weights});
+              call);
 }
 
 }  // namespace ferry::ops::cuda

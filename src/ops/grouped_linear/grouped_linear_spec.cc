@@ -71,7 +71,12 @@ OpSpec grouped_linear_spec() {
   OpSpec spec{.op = "grouped_linear",
               .kernels = kernel_rows({"grouped_matmul"}),
               .cases = {},
-              .calls = {{.kernel = "grouped_matmul", .bound = call_bound, .mixed_types = true}}};
+              .calls = {{.kernel = "grouped_matmul",
+                         .bound = call_bound,
+                         .mixed_types = true,
+                         .on_tensor_cores = [](const CallFacts& facts) {
+                           return facts.number("bf16") != 0;
+                         }}}};
   const std::vector<int64_t> even(32, 1024);
   for (const DType x : {DType::kF32, DType::kBF16}) {
     spec.cases.push_back(grouped_case(x, DType::kF32, {1}, 7, 5));

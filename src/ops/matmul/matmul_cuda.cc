@@ -7,8 +7,54 @@
 
 namespace ferry::ops::cuda {
 
+namespace {
+
+/// Pieces of 16 bytes can be copied as they lie: `line`, from one to the next, and the batch's stride.
+bool aligned(const void* at, int64_t line, int64_t batch) {
+  constexpr int64_t kPiece = 8;
+  return reinterpret_cast<uintptr_t>(at) % 16 == 0 && line % kPiece == 0 && batch % kPiece == 0;
+}
+
+void launch_tensor(Stream& stream, const Code& code, const MatmulCuda& call, int64_t batches) {
+  check(call.k <= INT32_MAX && call.m <= INT32_MAX && call.n <= INT32_MAX,
+        "cuda: a product of [{}, {}] and [{}, {}]",
+        call.m,
+        call.k,
+        call.k,
+        call.n);
+  const TensorLayout layout = tensor_layout(call, batches);
+  const bool few = layout == TensorLayout::kKK && call.m <= kTensorFewM;
+  const char* const kernel = few                           ? "matmul_tensor_few_rows"
+                             : layout == TensorLayout::kKK ? "matmul_tensor_kk"
+                             : layout == TensorLayout::kKR ? "matmul_tensor_kr"
+                             : layout == TensorLayout::kRR ? "matmul_tensor_rr"
+                                                           : "matmul_tensor_any";
+  code.launch(stream,
+              kernel,
+              {blocks_of(call.m, few ? kTensorFewM : kTensorM),
+               blocks_of(call.n, kTensorN),
+               blocks_of(batches, 1)},
+              {kTensorThreads},
+              call);
+}
+
+}  // namespace
+
+TensorLayout tensor_layout(const MatmulCuda& c, int64_t batches) {
+  const auto batch = [&](int64_t stride) { return batches > 1 ? stride : 0; };
+  const bool a_k = c.a_bf16 != 0 && c.a_k == 1 && aligned(c.a, c.a_row, batch(c.a_batch)),
+             a_rows = c.a_bf16 != 0 && c.a_row == 1 && aligned(c.a, c.a_k, batch(c.a_batch)),
+             b_k = c.b_bf16 != 0 && c.b_k == 1 && aligned(c.b, c.b_column, batch(c.b_batch)),
+             b_rows = c.b_bf16 != 0 && c.b_column == 1 && aligned(c.b, c.b_k, batch(c.b_batch));
+  if (a_k && b_k) return TensorLayout::kKK;
+  if (a_k && b_rows) return TensorLayout::kKR;
+  if (a_rows && b_rows) return TensorLayout::kRR;
+  return TensorLayout::kAny;
+}
+
 void launch_matmul(Stream& stream, const MatmulCuda& call, int64_t batches, bool bf16) {
   static const Code code("matmul");
+  if (bf16 && cuda_device(stream).tensor_products()) return launch_tensor(stream, code, call, batches);
   code.launch(
       stream,
       bf16 ? "matmul_bf16" : "matmul_f32",

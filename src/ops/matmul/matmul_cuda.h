@@ -8,6 +8,10 @@ namespace ferry::ops {
 inline constexpr int kMatmulTile = 64;     // rows and columns of a block of threads
 inline constexpr int kMatmulThreads = 16;  // ... each way
 
+// On tensor cores: a block of threads makes so many rows, or few where there are few, and columns.
+inline constexpr int kTensorM = 128, kTensorFewM = 16, kTensorN = 128;
+inline constexpr int kTensorThreads = 256;
+
 struct MatmulCuda {
   const void *a, *b;
   void* c;

@@ -72,7 +72,11 @@ OpSpec matmul_spec() {
   OpSpec spec{.op = "matmul",
               .kernels = kernel_rows({"matmul", "pack_panels"}),
               .cases = {},
-              .calls = {{.kernel = "matmul", .bound = call_bound, .mixed_types = true},
+              .calls = {{.kernel = "matmul",
+                         .bound = call_bound,
+                         .mixed_types = true,
+                         .on_tensor_cores =
+                             [](const CallFacts& facts) { return facts.number("bf16") != 0; }},
                         {.kernel = "pack_panels", .bound = rule_exact, .mixed_types = true}}};
   for (const DType a : {kF32, kBF16})
     for (const DType b : {kF32, kBF16})
@@ -85,6 +89,16 @@ OpSpec matmul_spec() {
                                           .k = 129,
                                           .transpose_a = transposed > 1,
                                           .transpose_b = transposed % 2 > 0}));
+  // Sizes in which rows are aligned to 16 bytes, whichever way they lie.
+  for (const int transposed : {0, 1, 2, 3})
+    spec.cases.push_back(matmul_case(kBF16,
+                                     kBF16,
+                                     transposed % 2 == 0 ? kBF16 : kF32,
+                                     {.m = 40,
+                                      .n = 72,
+                                      .k = 104,
+                                      .transpose_a = transposed > 1,
+                                      .transpose_b = transposed % 2 > 0}));
   for (const DType t : {kF32, kBF16}) {
     OpCase large = matmul_case(t, t, t, {.m = 17, .n = 33, .k = 129, .transpose_b = true});
     large.name += " sums beyond 65504";
