@@ -16,7 +16,7 @@ void require_written(Warp& w, const Allocation& a, uint64_t at, uint64_t bytes, 
 
 /// What `access` does, with the lane in whatever it throws.
 template <typename F>
-auto of_lane(int lane, F&& access) {
+decltype(auto) of_lane(int lane, F&& access) {
   try {
     return access();
   } catch (const Violation& v) {
