@@ -602,6 +602,8 @@ TEST_F(TrainE2e, AStateThatCannotBeIsRefused) {
                                                 {"numerics", ferry::kNumerics - 1},
                                                 {"refused", -1},
                                                 {"tokens", 1e30},
+                                                {"spike_since", kSteps + 1},
+                                                {"rewinds", -1},
                                                 {"loss_window", std::vector<double>(1000, 1.0)},
                                                 {"norm_window", Json::array({"much"})}};
   for (const auto& [field, value] : wrong) {

@@ -181,7 +181,7 @@ Result<SaveReport> save_checkpoint(const std::string& folder,
 
 Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, KeepRules keep) {
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
-  std::set<int64_t> kept;
+  std::set<int64_t> kept = {keep.keep_step};
   const auto last = static_cast<size_t>(std::max(keep.keep_last, 1));
   for (size_t i = 0; i < std::min(last, list.complete.size()); ++i)
     kept.insert(list.complete[list.complete.size() - 1 - i].step);
@@ -206,6 +206,15 @@ Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, Ke
   for (std::string& problem : clean(folder)) problems.push_back(std::move(problem));
   if (!problems.empty()) return fail(Code::kUnavailable, "{}", problems.front());
   return removed;
+}
+
+Result<void> remove_later_checkpoints(const std::string& folder, int64_t step) {
+  TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
+  Result<void> done;
+  for (auto c = list.complete.rbegin(); c != list.complete.rend() && c->step > step; ++c)
+    if (const Result<void> removed = remove_folder(c->path); !removed && done)
+      done = fail(Code::kUnavailable, "{}", removed.error().message);
+  return done;
 }
 
 }  // namespace ferry

@@ -51,13 +51,18 @@ Result<SaveReport> save_checkpoint(const std::string& folder,
                                    const TrainingStateContents& state);
 
 struct KeepRules {
-  int keep_last = 3;  // the newest, at least 1
-  int keep_best = 1;  // those with the lowest held-out loss; the newer of equals
+  int keep_last = 3;       // the newest, at least 1
+  int keep_best = 1;       // those with the lowest held-out loss; the newer of equals
+  int64_t keep_step = -1;  // and the one of this step
 };
 
 /// Removes the other complete checkpoints, and leftovers of dead writers. Returns the paths
 /// removed. Errors: kUnavailable, naming the first that could not be removed (the others are), or
 /// that holds what Ferry did not write and therefore stays.
 Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, KeepRules keep);
+
+/// Removes the complete checkpoints of later steps than `step`, the newest first, so that what is left is what a run
+/// leaves that is killed. Errors: as prune_checkpoints.
+Result<void> remove_later_checkpoints(const std::string& folder, int64_t step);
 
 }  // namespace ferry

@@ -178,6 +178,30 @@ TEST(Checkpoints, ListsAndPrunes) {
   EXPECT_EQ(step_in(list->complete[0]), 123456789);
 }
 
+TEST(Checkpoints, OneThatIsNamedIsKeptAndThoseOfLaterStepsCanBeRemoved) {
+  const std::string folder = fresh_folder("later");
+  for (const int64_t step : {10, 20, 30, 40, 50})
+    ASSERT_TRUE(save_checkpoint(folder, step, model(1), state(step)));
+  const auto there = [&] {
+    std::vector<int64_t> steps;
+    const Result<CheckpointList> list = list_checkpoints(folder);
+    for (const CheckpointInfo& c : list->complete) steps.push_back(c.step);
+    return steps;
+  };
+  ASSERT_TRUE(prune_checkpoints(folder, {.keep_last = 2, .keep_best = 0, .keep_step = 20}));
+  EXPECT_EQ(there(), (std::vector<int64_t>{20, 40, 50}));
+  ASSERT_TRUE(prune_checkpoints(folder, {.keep_last = 3, .keep_best = 0, .keep_step = 30}));
+  EXPECT_EQ(there(), (std::vector<int64_t>{20, 40, 50}));
+  // What another put there stays, and is told; the rest goes.
+  ASSERT_TRUE(write_file_atomic(join_path(checkpoint_path(folder, 40), "mine.txt"), "x"));
+  EXPECT_TRUE(fails(remove_later_checkpoints(folder, 20), Code::kUnavailable, {"mine.txt"}));
+  EXPECT_EQ(there(), (std::vector<int64_t>{20, 40}));
+  ASSERT_TRUE(remove_tree(join_path(checkpoint_path(folder, 40), "mine.txt")));
+  ASSERT_TRUE(remove_later_checkpoints(folder, 20));
+  EXPECT_EQ(there(), (std::vector<int64_t>{20}));
+  EXPECT_TRUE(remove_later_checkpoints(folder, 20));
+}
+
 /// Whoever keeps a model without what training needs has a whole model; what else is missing stays missing.
 TEST(Checkpoints, WithoutItsStateItIsAModelThatTrainingCannotGoOnFrom) {
   const std::string folder = fresh_folder("stateless"), path = checkpoint_path(folder, 4);

@@ -79,6 +79,7 @@ json to_json(const PassportTraining& t) {
             {"settings", t.settings},
             {"devices", t.devices},
             {"mla_form", t.mla_form}};
+  if (t.skipped_tokens > 0) j["skipped_tokens"] = t.skipped_tokens;
   if (t.held_out_loss && std::isfinite(*t.held_out_loss)) j["held_out_loss"] = *t.held_out_loss;
   return j;
 }
@@ -204,6 +205,7 @@ PassportTraining read_training(JsonFields f) {
   PassportTraining t;
   t.steps = f.integer("steps", 0, INT64_MAX);
   t.tokens = f.integer("tokens", 0, INT64_MAX);
+  if (f.has("skipped_tokens")) t.skipped_tokens = f.integer("skipped_tokens", 0, INT64_MAX);
   t.data = f.text("data");
   t.settings = f.text("settings");
   t.mla_form = f.text("mla_form");

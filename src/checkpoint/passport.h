@@ -32,6 +32,8 @@ constexpr int kNumerics = 2;  // docs/numerics.md
 struct PassportTraining {
   int64_t steps = 0;
   int64_t tokens = 0;
+  /// Of the data, that nothing was learnt from: steps with a loss spike took them, and were undone.
+  int64_t skipped_tokens = 0;
   std::string data;                  // fingerprint of the data's manifest
   std::string settings;              // TOML, as `ferry train --print-config` prints it
   std::vector<std::string> devices;  // Device::describe(): "software Ascend ..." says so

@@ -86,6 +86,7 @@ Passport some_passport() {
   p.program = "ferry test";
   p.training = PassportTraining{.steps = 7,
                                 .tokens = 700,
+                                .skipped_tokens = 30,
                                 .data = "abc",
                                 .settings = "[train]\nsteps = 7\n",
                                 .devices = {"cpu", "software Ascend"},

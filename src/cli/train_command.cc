@@ -127,6 +127,8 @@ Result<void> print_result(const Outcome& outcome) {
   if (r.tokens_per_s) j["tokens_per_s"] = *r.tokens_per_s;
   if (r.mfu) j["mfu"] = *r.mfu;
   j["seconds"] = r.seconds;
+  if (r.rewinds > 0) j["rewinds"] = r.rewinds;
+  if (r.rewinds > 0) j["skipped_tokens"] = r.skipped_tokens;
   if (r.ranks > 1) j["ranks"] = r.ranks;
   if (r.sent_bytes_per_step) j["sent_bytes_per_step"] = *r.sent_bytes_per_step;
   if (r.exchange_share) j["exchange_share"] = *r.exchange_share;

@@ -32,6 +32,7 @@ std::string to_string(const Tag& tag) {
     case Purpose::kGiven: return of_step("weights for who lacks them");
     case Purpose::kGivenState: return of_step("optimizer state for a successor");
     case Purpose::kCarried: return of_step("what a run carries");
+    case Purpose::kRewind: return of_step("where to go back to from a loss spike, at the end");
   }
   return fmt::format("purpose {} of step {}", static_cast<uint32_t>(tag.purpose), tag.step);
 }

@@ -33,6 +33,7 @@ enum class Purpose : uint32_t {
   kGivenState = 16,  // what its predecessor held
   kCarried = 17,     // what the loop carries from step to step
   kHashes = 18,      // of what each holds, when that is compared between two steps
+  kRewind = 19,      // which step a loss spike is gone back from to
 };
 
 /// What is expected next on a link: both ends must mean the same.

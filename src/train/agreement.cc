@@ -67,7 +67,9 @@ std::string hash_of_weights(models::CausalLm& model,
                             const RunState& state,
                             const Optimizer& optimizer) {
   Hasher hasher;
-  for (const int64_t n : {state.step, state.tokens, optimizer.steps()}) hasher.update(&n, sizeof n);
+  for (const int64_t n :
+       {state.step, state.tokens, state.rewinds.skipped_tokens, optimizer.steps()})
+    hasher.update(&n, sizeof n);
   for (const Weight* w : model.weights()) {
     hasher.update(w->name.data(), w->name.size() + 1);
     std::vector<std::byte> bytes(w->value.bytes());

@@ -59,7 +59,9 @@ std::string to_text(const RankWord& word) {
   Json j = {{"stage", static_cast<int>(word.standing.stage)},
             {"done", word.standing.done},
             {"saved", word.saved_step},
-            {"saved_figure", word.saved_figure ? 1 : 0}};
+            {"saved_figure", word.saved_figure ? 1 : 0},
+            {"rewinds", word.rewinds},
+            {"rewound_to", word.rewound_to}};
   if (word.held_out) j["held_out"] = {word.held_out->nats_per_token, word.held_out->bits_per_byte};
   return json_text(j);
 }
@@ -76,6 +78,8 @@ Result<RankWord> rank_word_of(const std::string& text, int rank) {
   word.saved_step = f.integer("saved", -1, kAny);
   word.saved_figure = f.integer("saved_figure", 0, 1) != 0;
   word.held_out = held_out_of(f);
+  word.rewinds = f.integer("rewinds", 0, kAny);
+  word.rewound_to = f.integer("rewound_to", 0, kAny);
   TRY(problem.done());
   return word;
 }

@@ -24,6 +24,7 @@ struct RankWord {
   bool saved_figure = false;  // and that it has its evaluation
   /// After step standing.done; not finite where that was found, or where it is not known any more.
   std::optional<HeldOutLoss> held_out;
+  int64_t rewinds = 0, rewound_to = 0;  // Rewinds::count and to
 };
 std::string to_text(const RankWord& word);
 /// Errors: kCorrupt, naming the rank.

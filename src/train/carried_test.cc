@@ -33,12 +33,16 @@ TEST(Carried, ARanksWordArrives) {
       const RankWord said{.standing = {stage, int64_t{1} << 60},
                           .saved_step = -1,
                           .saved_figure = true,
-                          .held_out = held_out};
+                          .held_out = held_out,
+                          .rewinds = 3,
+                          .rewound_to = 40};
       const Result<RankWord> heard = rank_word_of(to_text(said), 3);
       ASSERT_TRUE(heard) << heard.error().message;
       EXPECT_EQ(heard->standing, said.standing);
       EXPECT_EQ(heard->saved_step, -1);
       EXPECT_TRUE(heard->saved_figure);
+      EXPECT_EQ(heard->rewinds, 3);
+      EXPECT_EQ(heard->rewound_to, 40);
       // That there was an evaluation is known in any case.
       ASSERT_EQ(heard->held_out.has_value(), held_out.has_value());
       if (!held_out) continue;

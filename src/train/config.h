@@ -75,6 +75,10 @@ struct TrainSettings {
   double skip_gradient_z = 0;
   std::string corruption_checks = "sample";
   int64_t audit_every = 64;
+  int64_t rewind_every = 0;
+  int64_t rewind_after = 5;
+  double rewind_loss_z = 0;
+  int64_t rewinds = 3;
 };
 
 /// [rl]: what `ferry rl` learns from, and how.

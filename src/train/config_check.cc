@@ -170,6 +170,12 @@ Result<void> check_together(const Settings& s, std::string_view name) {
                 name);
   TRY(check_hangs(s.supervisor, name));
   const TrainSettings& t = s.train;
+  if (!p.tasks.empty() && t.rewind_every > 0)
+    return fail(Code::kInvalidInput,
+                "{}: train.rewind_every is {}; a run that learns from tasks (rl.tasks) does not go "
+                "back: it must be 0",
+                name,
+                t.rewind_every);
   // Answers are as long as they are: neither sequence_length nor tokens_per_step is read.
   if (!p.tasks.empty() && s.data.dir.empty()) {
     const int64_t most = p.groups_per_step * p.group_size * p.tokens_max;

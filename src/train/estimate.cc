@@ -104,7 +104,8 @@ Estimate estimate(const models::TrainableLm& model,
   }
   e.memory_bytes_there += e.weight_bytes + static_cast<double>(optimizer_bytes);
   const double kept =
-      static_cast<double>(s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0) + 1);
+      static_cast<double>(s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0) +
+                          (s.train.rewind_every > 0 ? 1 : 0) + 1);
   e.disk_bytes = kept * static_cast<double>(checkpoint_bytes);
   e.peak_flops_per_s = peak_flops_per_s;
   e.seconds = seconds_of(e);

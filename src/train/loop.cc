@@ -8,6 +8,7 @@
 #include "base/fault.h"
 #include "base/math.h"
 #include "train/run_save.h"
+#include "train/spoiled_step.h"
 #include "train/training_run.h"
 
 namespace ferry {
@@ -43,6 +44,7 @@ Result<void> TrainingRun::steps() {
 
 Result<void> TrainingRun::go_on() {
   for (;;) {
+    TRY(go_back_if_due());
     TRY(close_step());
     if (state_.step >= settings_.train.steps || stop_here()) break;
     TRY(one_step());
@@ -64,10 +66,11 @@ Result<void> TrainingRun::go_on() {
 /// there is, and a rank may be lost at any time. A checkpoint without its figure could never be kept as the best one,
 /// and gets it when the run goes on.
 Result<void> TrainingRun::close_step() {
-  const int64_t c = settings_.checkpoint.every;
+  const int64_t c = settings_.checkpoint.every, b = settings_.train.rewind_every;
   const bool saved = saved_step_ == state_.step;
   const bool save_now =
-      !saved && (state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0));
+      !saved && (state_.step == settings_.train.steps || (c > 0 && state_.step % c == 0) ||
+                 (b > 0 && state_.step % b == 0));
   if (state_.step == 0) return {};
   const bool evaluate_now = evaluates_at(state_.step) && !state_.held_out_loss;
   if (evaluate_now) TRY(evaluate());
@@ -116,11 +119,13 @@ void TrainingRun::begin_step() {
 void TrainingRun::prepare_texts() {
   std::vector<data::Batch> batches;
   const int64_t size = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
-  tokens_after_ = state_.tokens;
+  int64_t at = state_.tokens + state_.rewinds.skipped_tokens;
   for (int64_t m = 0; m < micro_batches(); ++m) {
-    batches.push_back(loader_->sequences(tokens_after_, size));
-    tokens_after_ = batches.back().end;
+    batches.push_back(loader_->sequences(at, size));
+    at = batches.back().end;
+    spoil_labels(batches.back(), data_.vocab_size);
   }
+  tokens_after_ = at - state_.rewinds.skipped_tokens;
   step_->prepare(state_.step, batches, [this](int64_t done) { beats_.advance(done); });
 }
 
@@ -164,12 +169,16 @@ Result<void> TrainingRun::one_step() {
 void TrainingRun::decide(const StepGradients& g) {
   const OpsAlive alive;  // no micro-batch is done while the weights change
   gradients_ = g;
-  record_.loss = g.loss;
-  record_.gradient_norm = g.norm;
-  record_.loss_z = state_.loss_z.add(g.loss);
-  record_.gradient_norm_z = state_.norm_z.add(g.norm);
+  spoil_loss(gradients_);
+  const double line = spike_line(state_.loss_z, settings_.train);
+  record_.loss = gradients_.loss;
+  record_.gradient_norm = gradients_.norm;
+  record_.loss_z = state_.loss_z.add(gradients_.loss);
+  record_.gradient_norm_z = state_.norm_z.add(gradients_.norm);
   record_.lr = learning_rate_at(schedule_, state_.step);
-  record_.skipped = refusal(g, record_);
+  record_.skipped = refusal(gradients_, record_);
+  spike_after_ =
+      after_step(state_.spike, state_.step + 1, record_.skipped.has_value(), gradients_.loss, line);
   if (!record_.skipped) step_->apply(record_.lr);
   stage_ = Standing::Stage::kCommitted;
 }
@@ -180,6 +189,7 @@ Result<void> TrainingRun::end_step() {
     const OpsAlive alive;
     step_->settle();
   }
+  if (spoil_weights(*model_) && guard_) guard_->wrote();
   device_->stream().synchronize();
   count(gradients_, record_);
   stage_ = Standing::Stage::kBetween;
@@ -201,10 +211,15 @@ Result<void> TrainingRun::end_step() {
 void TrainingRun::count(const StepGradients& g, StepRecord& record) {
   ++state_.step;
   state_.tokens = tokens_after_;
+  state_.spike = spike_after_;
   state_.refused += record.skipped.has_value();
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();
   record.tokens = state_.tokens;
+  if (state_.rewinds.count > 0) {
+    record.rewinds = static_cast<double>(state_.rewinds.count);
+    record.skipped_tokens = static_cast<double>(state_.rewinds.skipped_tokens);
+  }
   record.bits_per_byte = preferences_
                              ? kNone
                              : g.loss * static_cast<double>(g.labels) / math::kLn2 /
@@ -348,6 +363,8 @@ TrainResult TrainingRun::result() const {
     r.mfu = own_flops_ / own_seconds_ / figures_.peak_flops_per_s;
   }
   r.seconds = state_.seconds;
+  r.rewinds = state_.rewinds.count;
+  r.skipped_tokens = state_.rewinds.skipped_tokens;
   r.ranks = place().ranks;
   if (shared_ && own_steps_ > 0) {
     r.sent_bytes_per_step =

@@ -47,7 +47,9 @@ struct TrainResult {
   std::optional<double> held_out_accuracy, held_out_margin;  // of pairs of answers
   std::optional<double> tokens_per_s;  // over this process's steps, evaluation and saving left out
   std::optional<double> mfu;
-  double seconds = 0;  // of training steps, over all parts of the run
+  double seconds = 0;          // of training steps, over all parts of the run
+  int64_t rewinds = 0;         // from loss spikes (train/spike.h)
+  int64_t skipped_tokens = 0;  // by them
   /// By several ranks: how many, what rank 0 sends in a step, and the share of a step's time in which it sends,
   /// receives and waits for others.
   int ranks = 1;

@@ -53,6 +53,8 @@ void visit_fields(Record& r, Visit&& v) {
     v("rollout_ratio_max", r.rollout_ratio_max);
     v("rollout_capped", r.rollout_capped);
     v("rollout_sent_bytes", r.rollout_sent_bytes);
+    v("rewinds", r.rewinds);
+    v("skipped_tokens", r.skipped_tokens);
   } else {
     v("loss", r.loss);
     v("bits_per_byte", r.bits_per_byte);

@@ -16,6 +16,9 @@
 
 namespace ferry {
 
+/// In a run's folder: lines of metrics.jsonl of steps that were undone (train/spike.h).
+constexpr const char* kUndoneName = "metrics.undone.jsonl";
+
 /// After update `step` (from 1). A number that is not finite is written as null and read back as
 /// NaN.
 struct StepRecord {
@@ -44,6 +47,9 @@ struct StepRecord {
   // Of pairs of answers (docs/training.md), under TRL's names; `loss` is then theirs, and there are no bits a byte.
   std::optional<double> rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins,
       logps_chosen, logps_rejected;
+  /// From the first step on that follows a loss spike that was gone back from (train/spike.h): how often that was, and
+  /// how many tokens of the data were skipped.
+  std::optional<double> rewinds, skipped_tokens;
 };
 
 /// Of the weights after `step`, on text that is not trained on.

@@ -81,6 +81,7 @@ Result<void> add_passport(ModelContents& contents,
   passport.program = fmt::format("ferry {}", kVersion);
   passport.training = PassportTraining{.steps = state.step,
                                        .tokens = state.tokens,
+                                       .skipped_tokens = state.rewinds.skipped_tokens,
                                        .data = data.fingerprint,
                                        .settings = print_settings(settings),
                                        .devices = state.devices,

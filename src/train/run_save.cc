@@ -108,7 +108,8 @@ Result<Saved> save_run(models::CausalLm& model,
   beats.begin(Work::kRemoving);
   warn(prune_checkpoints(folder,
                          {.keep_last = static_cast<int>(settings.checkpoint.keep_last),
-                          .keep_best = settings.checkpoint.keep_best ? 1 : 0}));
+                          .keep_best = settings.checkpoint.keep_best ? 1 : 0,
+                          .keep_step = before_spike(state.spike, state.step, settings.train)}));
   if (settings.log.curve) warn(draw_curve(settings, state, model.parameters_total(), metrics));
   progress.note(fmt::format("saved      {} ({}, {})",
                             report.path,

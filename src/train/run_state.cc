@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -62,6 +63,39 @@ Result<void> restore_master(Weight& w, TrainingStateReader& reader, const std::s
   return {};
 }
 
+/// Nothing, of a run that met none.
+void put(nlohmann::ordered_json& document, const Spike& spike) {
+  if (spike.since == 0) return;
+  document["spike_since"] = spike.since;
+  if (std::isfinite(spike.line)) document["spike_line"] = spike.line;
+}
+
+void put(nlohmann::ordered_json& document, const Rewinds& r) {
+  if (r.count == 0) return;
+  document["rewinds"] = r.count;
+  document["rewound_to"] = r.to;
+  document["rewinds_there"] = r.there;
+  document["skipped_tokens"] = r.skipped_tokens;
+}
+
+Spike read_spike(JsonFields& f, int64_t step) {
+  Spike spike;
+  if (!f.has("spike_since")) return spike;
+  spike.since = f.integer("spike_since", 1, std::max<int64_t>(step, 1));
+  if (f.has("spike_line")) spike.line = f.real("spike_line");
+  return spike;
+}
+
+Rewinds read_rewinds(JsonFields& f, int64_t step) {
+  Rewinds r;
+  r.count = f.integer("rewinds", 0, kRunTokensMax, 0);
+  if (r.count == 0) return r;
+  r.to = f.integer("rewound_to", 1, std::max<int64_t>(step, 1));
+  r.there = f.integer("rewinds_there", 1, r.count);
+  r.skipped_tokens = f.integer("skipped_tokens", 0, kRunTokensMax);
+  return r;
+}
+
 }  // namespace
 
 ModelContents model_contents(models::CausalLm& model,
@@ -111,6 +145,8 @@ TrainingStateContents state_contents(models::CausalLm& model,
   if (!data.program_fingerprint.empty()) document["program"] = data.program_fingerprint;
   document["loss_window"] = state.loss_z.values();
   document["norm_window"] = state.norm_z.values();
+  put(document, state.spike);
+  put(document, state.rewinds);
   document["devices"] = state.devices;
   if (state.position > 0) document["position"] = state.position;
   document["settings"] = print_settings(settings);
@@ -157,6 +193,8 @@ Result<StateDocument> read_state_document(const std::string& text, const std::st
   if (norms.size() > ZScore::kWindow) f.refuse("norm_window", "is too long");
   if (f.has("held_out_loss")) d.state.held_out_loss = f.real("held_out_loss");
   if (f.has("devices")) d.state.devices = f.texts("devices");
+  d.state.spike = read_spike(f, d.state.step);
+  d.state.rewinds = read_rewinds(f, d.state.step);
   d.state.position = f.integer("position", 0, kRunTokensMax, 0);
   if (f.has("held_out")) d.held_out = f.text("held_out");
   if (f.has("program")) d.program = f.text("program");

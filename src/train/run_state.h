@@ -13,17 +13,20 @@
 #include "train/config.h"
 #include "train/resume.h"
 #include "train/run_data.h"
+#include "train/spike.h"
 #include "train/zscore.h"
 
 namespace ferry {
 
 /// What changes from step to step, besides weights and optimizer state.
 struct RunState {
-  int64_t step = 0;     // steps done, refused ones too
-  int64_t tokens = 0;   // of the stream that they took: where the next one begins
+  int64_t step = 0;    // steps done, refused ones too
+  int64_t tokens = 0;  // that they took; with what was skipped: where in the stream the next begins
   int64_t refused = 0;  // updates that were refused
   double seconds = 0;   // of training, over all parts of the run
   ZScore loss_z, norm_z;
+  Spike spike;                          // that the last step was of
+  Rewinds rewinds;                      // from such ones
   std::optional<double> held_out_loss;  // of these weights
   int64_t position = 0;                 // in the order of tasks, of reinforcement learning
   /// Of a run that learns from pairs of answers: each answer's log-probability under the model that it began with

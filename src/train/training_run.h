@@ -1,6 +1,7 @@
 // One process's part in a training run, from its first step, or its last checkpoint, to the end: what loop.h's train()
 // carries out. How it begins is in training_run_begin.cc, how it goes on when another rank is lost in
-// training_run_recover.cc, its steps, evaluations and checkpoints in loop.cc.
+// training_run_recover.cc, how it goes back from a loss spike in training_run_rewind.cc, its steps, evaluations and
+// checkpoints in loop.cc.
 #pragma once
 
 #include <cstdint>
@@ -102,6 +103,12 @@ class TrainingRun {
   Result<void> save(bool last);
   bool is_unsaved();
   void leave_together();
+  // From a loss spike.
+  Result<void> go_back_if_due();
+  Result<int64_t> agreed_place();
+  Result<void> go_back(int64_t to);
+  Result<void> forget_undone();
+  Result<void> go_back_with_others(std::vector<RankWord>& words);
   // With the successor of a rank that is gone.
   Result<void> take_place();
   Result<void> recover(comm::LinkError why);
@@ -165,6 +172,7 @@ class TrainingRun {
   Standing::Stage stage_ = Standing::Stage::kBetween;
   double step_began_s_ = 0;
   int64_t tokens_after_ = 0;  // RunState::tokens
+  Spike spike_after_;         // RunState::spike
   StepGradients gradients_;
   StepRecord record_;
   std::optional<HeldOutLoss> held_out_loss_;

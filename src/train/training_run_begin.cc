@@ -140,19 +140,23 @@ Result<void> TrainingRun::prepare() {
   return first() ? open_metrics() : Result<void>();
 }
 
+/// Anew where the weights were: they may be other tensors.
 void TrainingRun::make_step() {
-  if (ranks() != nullptr) shared_.emplace(*ranks(), optimizer_->weights(), kForever);
-  if (const std::optional<AuditSettings> audits = audits_of(settings_.train); audits && shared_)
-    guard_.emplace(
-        *audits, *shared_, *optimizer_, model_->weights(), [this](const std::string& text) {
-          progress_->note(text);
-        });
+  if (ranks() != nullptr && !shared_) {
+    shared_.emplace(*ranks(), optimizer_->weights(), kForever);
+    if (const std::optional<AuditSettings> audits = audits_of(settings_.train))
+      guard_.emplace(
+          *audits, *shared_, *optimizer_, model_->weights(), [this](const std::string& text) {
+            progress_->note(text);
+          });
+  }
   step_.emplace(*model_,
                 *optimizer_,
                 step_settings(settings_.train),
                 shared_ ? &*shared_ : nullptr,
                 adapter_.get(),
                 guard_ ? &*guard_ : nullptr);
+  if (progress_) return;
   progress_.emplace(ProgressSettings{.steps = settings_.train.steps, .every = settings_.log.every},
                     output_,
                     Terminal::of(options_.out),

@@ -66,7 +66,8 @@ comm::LinkError TrainingRun::no_other_meeting(const comm::LinkError& why, const 
 Result<void> TrainingRun::settle() {
   agreements_ = 0;
   if (guard_) guard_->look_at_own();
-  const std::vector<RankWord> words = or_lost(exchange_words(*ranks(), word(), kForever));
+  std::vector<RankWord> words = or_lost(exchange_words(*ranks(), word(), kForever));
+  TRY(go_back_with_others(words));
   std::vector<Standing> standings;
   for (const RankWord& w : words) standings.push_back(w.standing);
   const RecoveryPlan plan = or_lost(plan_recovery(standings));
@@ -80,6 +81,7 @@ Result<void> TrainingRun::settle() {
   give_untrained(plan);
   take_carried(plan);
   TRY(adopt(plan, words));
+  if (fresh() && first() && state_.rewinds.count > 0) TRY(forget_undone());
   agree_again();
   if (guard_) guard_->wrote();
   // Only when all are there is a successor somebody to hear of the step from: until then another loss makes it begin
@@ -104,7 +106,9 @@ RankWord TrainingRun::word() const {
   RankWord mine{.standing = {.stage = stage_, .done = state_.step},
                 .saved_step = saved_step_,
                 .saved_figure = saved_figure_,
-                .held_out = held_out_loss_};
+                .held_out = held_out_loss_,
+                .rewinds = state_.rewinds.count,
+                .rewound_to = state_.rewinds.to};
   // A checkpoint that the run went on from has no more of it.
   if (!mine.held_out && state_.held_out_loss)
     mine.held_out = {.nats_per_token = *state_.held_out_loss, .bits_per_byte = kNone};

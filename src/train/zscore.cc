@@ -11,14 +11,7 @@ std::optional<double> ZScore::add(double x) {
   if (!std::isfinite(x)) return std::nullopt;
   std::optional<double> z;
   if (ring_.size() >= kLeast) {
-    // From scratch each time, oldest first: 128 additions, no drift, and the same bits after a
-    // resume.
-    const std::vector<double> v = values();
-    double sum = 0, squares = 0;
-    for (const double y : v) sum += y;
-    const double mean = sum / static_cast<double>(v.size());
-    for (const double y : v) squares += (y - mean) * (y - mean);
-    const double deviation = std::sqrt(squares / static_cast<double>(v.size() - 1));
+    const auto [mean, deviation] = moments();
     if (deviation > 0 && std::isfinite((x - mean) / deviation)) z = (x - mean) / deviation;
   }
   if (ring_.size() < kWindow) {
@@ -28,6 +21,22 @@ std::optional<double> ZScore::add(double x) {
     next_ = (next_ + 1) % kWindow;
   }
   return z;
+}
+
+/// From scratch each time, oldest first: 128 additions, no drift, and the same bits after a resume.
+ZScore::Moments ZScore::moments() const {
+  const std::vector<double> v = values();
+  double sum = 0, squares = 0;
+  for (const double y : v) sum += y;
+  const double mean = sum / static_cast<double>(v.size());
+  for (const double y : v) squares += (y - mean) * (y - mean);
+  return {mean, std::sqrt(squares / static_cast<double>(v.size() - 1))};
+}
+
+std::optional<double> ZScore::level(double z) const {
+  if (ring_.size() < kLeast) return std::nullopt;
+  const auto [mean, deviation] = moments();
+  return mean + z * deviation;
 }
 
 std::vector<double> ZScore::values() const {

@@ -20,11 +20,20 @@ class ZScore {
   /// them (unless it is not finite).
   std::optional<double> add(double x);
 
+  /// The value whose score would be z now; nothing if there are too few values.
+  std::optional<double> level(double z) const;
+
   /// Oldest first: part of a checkpoint. restore() of what values() gave goes on identically.
   std::vector<double> values() const;
   void restore(std::span<const double> values);
 
  private:
+  struct Moments {
+    double mean = 0, deviation = 0;
+  };
+  /// Of enough values.
+  Moments moments() const;
+
   std::vector<double> ring_;
   size_t next_ = 0;  // where the ring is written next, once it is full
 };

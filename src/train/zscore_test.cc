@@ -17,6 +17,16 @@ TEST(ZScore, MeasuresAgainstTheValuesBefore) {
   EXPECT_NEAR(*z.add(10), 8 / std::sqrt(16.0 / 15), 1e-12);
 }
 
+TEST(ZScore, TheLevelOfAScoreHasThatScore) {
+  ZScore z;
+  for (size_t i = 0; i < ZScore::kLeast; ++i) {
+    EXPECT_FALSE(z.level(3));
+    z.add(i % 2 == 0 ? 1 : 3);
+  }
+  for (const double score : {-2.0, 0.0, 5.0})
+    EXPECT_NEAR(*ZScore(z).add(*z.level(score)), score, 1e-12);
+}
+
 TEST(ZScore, ForgetsWhatLeftTheWindow) {
   ZScore z;
   for (int i = 0; i < 50; ++i) z.add(1e6);
