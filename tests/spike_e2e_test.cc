@@ -260,4 +260,47 @@ TEST_F(SpikeE2e, EachSeededSpikeEndsInARunThatGoesOn) {
   }
 }
 
+// What V4 does behind a spike: for some steps the experts are those that the weights of one step before chose.
+TEST_F(SpikeE2e, BehindASpikeTokensGoToTheExpertsThatOlderWeightsChose) {
+  const Strings more = {"--train.anticipatory_steps=12"};
+  const std::string said = ran(spiking("older", more));
+  EXPECT_NE(said.find("anticipate "), std::string::npos) << said;
+  int rewinds = 0, first = 0, anticipated = 0;  // the first step behind the last place gone back to
+  for (const Json& j : steps_of("older")) {
+    const int step = j["step"];
+    if (j.value("rewinds", 0) > rewinds) {
+      rewinds = j["rewinds"];
+      first = step;
+    }
+    const bool of_older = rewinds > 0 && step > first && step <= first + 12;
+    EXPECT_EQ(j.contains("anticipated"), of_older) << j;
+    anticipated += of_older;
+    const TracedStep& base = base_.steps.at(step);
+    if (rewinds == 0) {
+      EXPECT_EQ(j["loss"], base.loss) << step;
+    }
+  }
+  EXPECT_GE(anticipated, 12);
+  const Trace older = trace("older", kLong);
+  EXPECT_NE(older.weights, base_.weights);
+  // What was chosen before a stop is what is gone on with.
+  Program p(
+      root_ / "log", spiking("older_stopped", more), {{"FERRY_FAULT", "beat.train:*:delay10"}});
+  ASSERT_TRUE(wait_for([&] {
+    const std::vector<Json> steps = steps_of("older_stopped");
+    return p.ended() || (!steps.empty() && steps.back().contains("anticipated"));
+  })) << p.output();
+  p.signal(SIGTERM);
+  ASSERT_EQ(p.wait(), 0) << p.output();
+  Strings resumed = more;
+  resumed.emplace_back("--resume");
+  ran(spiking("older_stopped", resumed));
+  expect_same(trace("older_stopped", kLong), older, "stopped");
+  refused(
+      2, launched(2, spiking("older_by2", more)), {"train.anticipatory_steps", "leave launch out"});
+  refused(2,
+          spiking("older_off", {"--train.rewind_every=0", "--train.anticipatory_steps=12"}),
+          {"train.anticipatory_steps", "train.rewind_every is 0"});
+}
+
 }  // namespace

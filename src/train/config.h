@@ -79,6 +79,7 @@ struct TrainSettings {
   int64_t rewind_after = 5;
   double rewind_loss_z = 0;
   int64_t rewinds = 3;
+  int64_t anticipatory_steps = 0;
 };
 
 /// [rl]: what `ferry rl` learns from, and how.

@@ -176,6 +176,15 @@ Result<void> check_together(const Settings& s, std::string_view name) {
                 "back: it must be 0",
                 name,
                 t.rewind_every);
+  if (t.anticipatory_steps > 0 && (t.rewind_every == 0 || !s.dpo.pairs.empty()))
+    return fail(Code::kInvalidInput,
+                "{}: train.anticipatory_steps is {}; {}: it must be 0",
+                name,
+                t.anticipatory_steps,
+                t.rewind_every == 0
+                    ? "they follow when the run goes back from a loss spike, and "
+                      "train.rewind_every is 0"
+                    : "routing is not anticipated for pairs of answers (dpo.pairs)");
   // Answers are as long as they are: neither sequence_length nor tokens_per_step is read.
   if (!p.tasks.empty() && s.data.dir.empty()) {
     const int64_t most = p.groups_per_step * p.group_size * p.tokens_max;

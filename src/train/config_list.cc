@@ -415,6 +415,15 @@ std::vector<Field> fields_of(Settings& s) {
        "",
        {1, 1000}},
       {"train",
+       "anticipatory_steps",
+       &t.anticipatory_steps,
+       kFollows,
+       "behind the first step after it has gone back, so many steps send tokens to the experts "
+       "that "
+       "the weights of one step before chose, a third more work",
+       "steps",
+       kCount},
+      {"train",
        "corruption_checks",
        &t.corruption_checks,
        kFree,

@@ -117,16 +117,27 @@ void TrainingRun::begin_step() {
 
 /// The next step, whose tokens are taken from the stream.
 void TrainingRun::prepare_texts() {
+  std::vector<data::Batch> batches = batches_from(state_.tokens + state_.rewinds.skipped_tokens);
+  tokens_after_ = batches.back().end - state_.rewinds.skipped_tokens;
+  for (data::Batch& b : batches) spoil_labels(b, data_.vocab_size);
+  const bool given = !state_.anticipated.empty() && fits(state_.anticipated, batches);
+  if (given) record_.anticipated = 1;
+  step_->prepare(
+      state_.step,
+      batches,
+      [this](int64_t done) { beats_.advance(done); },
+      given ? state_.anticipated : StepRouting());
+}
+
+/// Those of a step that begins at this place of the stream.
+std::vector<data::Batch> TrainingRun::batches_from(int64_t place) const {
   std::vector<data::Batch> batches;
   const int64_t size = settings_.train.micro_batch_tokens / settings_.data.sequence_length;
-  int64_t at = state_.tokens + state_.rewinds.skipped_tokens;
   for (int64_t m = 0; m < micro_batches(); ++m) {
-    batches.push_back(loader_->sequences(at, size));
-    at = batches.back().end;
-    spoil_labels(batches.back(), data_.vocab_size);
+    batches.push_back(loader_->sequences(place, size));
+    place = batches.back().end;
   }
-  tokens_after_ = at - state_.rewinds.skipped_tokens;
-  step_->prepare(state_.step, batches, [this](int64_t done) { beats_.advance(done); });
+  return batches;
 }
 
 /// The same of pairs.
@@ -179,6 +190,10 @@ void TrainingRun::decide(const StepGradients& g) {
   record_.skipped = refusal(gradients_, record_);
   spike_after_ =
       after_step(state_.spike, state_.step + 1, record_.skipped.has_value(), gradients_.loss, line);
+  anticipated_after_.clear();
+  if (anticipates(state_.rewinds, state_.step + 2, settings_.train))
+    anticipated_after_ = step_->routing(
+        state_.step + 1, batches_from(tokens_after_ + state_.rewinds.skipped_tokens));
   if (!record_.skipped) step_->apply(record_.lr);
   stage_ = Standing::Stage::kCommitted;
 }
@@ -212,6 +227,7 @@ void TrainingRun::count(const StepGradients& g, StepRecord& record) {
   ++state_.step;
   state_.tokens = tokens_after_;
   state_.spike = spike_after_;
+  state_.anticipated = std::exchange(anticipated_after_, {});
   state_.refused += record.skipped.has_value();
   record.step = state_.step;
   record.unix_ms = clock_.unix_ms();

@@ -55,6 +55,7 @@ void visit_fields(Record& r, Visit&& v) {
     v("rollout_sent_bytes", r.rollout_sent_bytes);
     v("rewinds", r.rewinds);
     v("skipped_tokens", r.skipped_tokens);
+    v("anticipated", r.anticipated);
   } else {
     v("loss", r.loss);
     v("bits_per_byte", r.bits_per_byte);

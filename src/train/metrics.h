@@ -50,6 +50,8 @@ struct StepRecord {
   /// From the first step on that follows a loss spike that was gone back from (train/spike.h): how often that was, and
   /// how many tokens of the data were skipped.
   std::optional<double> rewinds, skipped_tokens;
+  std::optional<double>
+      anticipated;  // 1: its experts were those of older weights (train/step_routing.h)
 };
 
 /// Of the weights after `step`, on text that is not trained on.

@@ -147,6 +147,7 @@ TrainingStateContents state_contents(models::CausalLm& model,
   document["norm_window"] = state.norm_z.values();
   put(document, state.spike);
   put(document, state.rewinds);
+  if (!state.anticipated.empty()) document["anticipated"] = size_of(state.anticipated);
   document["devices"] = state.devices;
   if (state.position > 0) document["position"] = state.position;
   document["settings"] = print_settings(settings);
@@ -158,6 +159,7 @@ TrainingStateContents state_contents(models::CausalLm& model,
   optimizer.for_each_state([&](const std::string& name, const Tensor& t) {
     c.parts[0].push_back(StatePiece::whole(name, t));
   });
+  put(state.anticipated, c.parts[0]);
   if (state.reference_log_probs.defined())
     c.parts[0].push_back(StatePiece::whole(kReferenceLogProbs, state.reference_log_probs));
   if (state.reference != nullptr)
@@ -195,6 +197,13 @@ Result<StateDocument> read_state_document(const std::string& text, const std::st
   if (f.has("devices")) d.state.devices = f.texts("devices");
   d.state.spike = read_spike(f, d.state.step);
   d.state.rewinds = read_rewinds(f, d.state.step);
+  if (f.has("anticipated")) {
+    const std::vector<int64_t> size = f.integers("anticipated", 1, kRunTokensMax);
+    if (size.size() != 2)
+      f.refuse("anticipated", "is not two numbers");
+    else
+      d.anticipated = {size[0], size[1]};
+  }
   d.state.position = f.integer("position", 0, kRunTokensMax, 0);
   if (f.has("held_out")) d.held_out = f.text("held_out");
   if (f.has("program")) d.program = f.text("program");
@@ -226,6 +235,7 @@ Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data) 
                       .config_json = {},
                       .settings = std::move(document.settings)},
             .program = std::move(document.program),
+            .anticipated = document.anticipated,
             .texts = {},
             .adapter = {},
             .reader = std::move(reader)};
@@ -292,6 +302,8 @@ Result<void> restore(Resumed& from,
   });
   TRY(loaded);
   optimizer.set_steps(from.updates);
+  TRY_ASSIGN(from.state.anticipated,
+             read_routing(from.reader, from.anticipated, model.experts(), model.device(), path));
   return {};
 }
 

@@ -14,6 +14,7 @@
 #include "train/resume.h"
 #include "train/run_data.h"
 #include "train/spike.h"
+#include "train/step_routing.h"
 #include "train/zscore.h"
 
 namespace ferry {
@@ -27,6 +28,7 @@ struct RunState {
   ZScore loss_z, norm_z;
   Spike spike;                          // that the last step was of
   Rewinds rewinds;                      // from such ones
+  StepRouting anticipated;              // that the next step is given; none: it chooses by itself
   std::optional<double> held_out_loss;  // of these weights
   int64_t position = 0;                 // in the order of tasks, of reinforcement learning
   /// Of a run that learns from pairs of answers: each answer's log-probability under the model that it began with
@@ -60,6 +62,7 @@ struct StateDocument {
   std::string data;               // fingerprint
   std::string held_out, program;  // likewise, where there are any; earlier runs do not say it
   std::string base_config;        // of an adapter's base, if it says it
+  std::pair<int64_t, int64_t> anticipated = {};  // size_of() RunState's
 };
 
 /// Errors: kCorrupt, naming `path`; kInvalidInput if the numerics are others.
@@ -70,16 +73,18 @@ struct Resumed {
   RunState state;
   int64_t updates = 0;  // of the optimizer
   ResumePoint point;
-  std::string program;             // as StateDocument has it
-  ModelTexts texts;                // none of an adapter: they are its base's
-  std::optional<Adapter> adapter;  // in place of a model
+  std::string program;                           // as StateDocument has it
+  std::pair<int64_t, int64_t> anticipated = {};  // likewise
+  ModelTexts texts;                              // none of an adapter: they are its base's
+  std::optional<Adapter> adapter;                // in place of a model
   TrainingStateReader reader;
 };
 
 /// Errors: kInvalidInput if the data is another, or what is held out of it, or the numerics are; kCorrupt, kNotFound.
 Result<Resumed> read_run(const CheckpointInfo& checkpoint, const RunData& data);
 
-/// Fills model and optimizer from the checkpoint; with an `adapter`, whose base the model is, that one's factors.
+/// Fills model and optimizer from the checkpoint, and the state's routing; with an `adapter`, whose base the model is,
+/// that one's factors.
 /// Errors: kInvalidInput if the optimizer is another, kCorrupt.
 Result<void> restore(Resumed& from,
                      models::CausalLm& model,

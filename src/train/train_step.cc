@@ -102,12 +102,14 @@ StepGradients TrainStep::gradients(int64_t step,
 
 void TrainStep::prepare(int64_t step,
                         std::span<const data::Batch> micro_batches,
-                        const std::function<void(int64_t)>& done) {
+                        const std::function<void(int64_t)>& done,
+                        const StepRouting& routing) {
   begin(std::ssize(micro_batches));
   flip_held("flip.weights", "flip.state");
   StepGradients& sum = prepared_.sum;
   Asked asked{.step = step, .micro_batches = micro_batches};
-  asked.mtp = model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
+  asked.mtp = runs_mtp(step);
+  if (!routing.empty()) asked.routing = &routing;
   if (asked.mtp) sum.mtp_loss = 0;
   for (const data::Batch& batch : micro_batches) {
     sum.tokens += static_cast<int64_t>(batch.tokens.size());
@@ -139,6 +141,7 @@ void TrainStep::compute(const Asked& asked, const std::function<void(int64_t)>& 
     models::LossOptions options =
         loss_options(static_cast<double>(batch.tokens.size()) / static_cast<double>(asked.tokens));
     options.scale = static_cast<float>(1 / static_cast<double>(std::max<int64_t>(1, asked.labels)));
+    if (asked.routing != nullptr) options.given_experts = asked.routing->at(static_cast<size_t>(m));
     if (asked.mtp)
       options.mtp_scale = static_cast<float>(
           settings_.mtp_weight / static_cast<double>(std::max<int64_t>(1, asked.mtp_labels)));
@@ -167,6 +170,24 @@ void TrainStep::compute_others(const Asked& asked, const std::function<void(int6
     guard_->audited_for(system_clock().monotonic_s() - began_s);
     guard_->computed(rank, theirs.share);
   }
+}
+
+bool TrainStep::runs_mtp(int64_t step) const {
+  return model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
+}
+
+StepRouting TrainStep::routing(int64_t step, std::span<const data::Batch> micro_batches) {
+  flight::set_pass(flight::Pass::kForward);
+  StepRouting chosen;
+  for (const data::Batch& batch : micro_batches)
+    chosen.push_back(model_
+                         .losses(to_device(batch, model_.device()),
+                                 {.mla_form = settings_.mla_form,
+                                  .recompute = settings_.recompute,
+                                  .mtp_scale = runs_mtp(step) ? 1.0f : 0.0f})
+                         .trace.experts);
+  flight::set_pass(flight::Pass::kNone);
+  return chosen;
 }
 
 std::optional<StepGradients> TrainStep::commit() {

@@ -16,6 +16,7 @@
 #include "train/config.h"
 #include "train/corruption_guard.h"
 #include "train/shared_step.h"
+#include "train/step_routing.h"
 
 namespace ferry {
 
@@ -80,12 +81,17 @@ class TrainStep {
   /// wrong in it. Begun again, it must be given the same, and computes nothing twice. When commit() returns, every rank
   /// is known to have prepared the step: it can be finished by whoever is left. Nothing: what ranks have computed of it
   /// differs, and all are to prepare it once more (train/corruption_guard.h). `squares`: SharedStep::commit()'s, from
-  /// another rank that heard them.
+  /// another rank that heard them. `routing`: the experts of these micro-batches; none: the weights choose.
   void prepare(int64_t step,
                std::span<const data::Batch> micro_batches,
-               const std::function<void(int64_t)>& done = {});
+               const std::function<void(int64_t)>& done = {},
+               const StepRouting& routing = {});
   std::optional<StepGradients> commit();
   StepGradients commit(std::span<const double> squares);
+
+  /// The experts that the weights choose, as they are now, for the micro-batches of step number `step`. What was
+  /// prepared stays prepared.
+  StepRouting routing(int64_t step, std::span<const data::Batch> micro_batches);
 
   /// The same of weighted labels, which no MTP module sees. Waits once more, for the token losses.
   WeightedGradients gradients(std::span<const WeightedBatch> micro_batches,
@@ -131,8 +137,10 @@ class TrainStep {
     std::span<const data::Batch> micro_batches;
     bool mtp = false;
     int64_t tokens = 0, labels = 0, mtp_labels = 0;
+    const StepRouting* routing = nullptr;  // none: the weights choose
   };
   void begin(int64_t micro_batches);
+  bool runs_mtp(int64_t step) const;
   void begin_share(int rank);
   /// What every kind of step asks of the losses. `share`: the micro-batch's of the step's tokens.
   models::LossOptions loss_options(double share) const;

@@ -59,5 +59,85 @@ TEST(TrainStep, WaitsForTheDeviceOnce) {
   }
 }
 
+struct Made {
+  StepGradients step;
+  std::vector<std::vector<float>> weights;  // when it was made
+};
+
+/// A model that makes steps of the same micro-batches, with experts that it is given.
+class Anticipating {
+ public:
+  explicit Anticipating(DType compute) {
+    model_ = *models::make_model(kConfig, "config", cpu_device(), compute, DType::kF32);
+    models::initialise(*model_, 3);
+    optimizer_.emplace(OptimizerSettings{}, model_->weights());
+    step_.emplace(*model_, *optimizer_, StepSettings{});
+  }
+  void make(int64_t number, const StepRouting& routing) {
+    step_->prepare(number, batches_, {}, routing);
+    made_.step = *step_->commit();
+    step_->update(0.05);
+    made_.weights.clear();
+    for (const Weight* w : model_->weights()) made_.weights.push_back(w->value.to_f32());
+  }
+  StepRouting routing(int64_t number) { return step_->routing(number, batches_); }
+  const Made& made() const { return made_; }
+
+ private:
+  std::vector<data::Batch> batches_ = {batch_of(1), batch_of(9), batch_of(20)};
+  std::unique_ptr<models::TrainableLm> model_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<TrainStep> step_;
+  Made made_;
+};
+
+std::vector<int32_t> flat(const StepRouting& routing) {
+  std::vector<int32_t> all;
+  for (const std::vector<Tensor>& layers : routing)
+    for (const Tensor& t : layers)
+      for (const int32_t id : t.to_i32()) all.push_back(id);
+  return all;
+}
+
+// What the weights would choose anyway changes no bit, the MTP module included; what older ones chose does.
+TEST(TrainStep, IsGivenTheExpertsThatOlderWeightsChose) {
+  for (const DType compute : {DType::kBF16, DType::kF32}) {
+    Anticipating own(compute), same(compute), older(compute);
+    const StepRouting first = older.routing(0);
+    for (int64_t i = 0; i < 6; ++i) {
+      own.make(i, {});
+      same.make(i, same.routing(i));
+      EXPECT_EQ(same.made().step.loss, own.made().step.loss) << i;
+      EXPECT_EQ(same.made().step.norm, own.made().step.norm) << i;
+      EXPECT_EQ(same.made().weights, own.made().weights) << i;
+      older.make(i, first);
+    }
+    EXPECT_EQ(flat(older.routing(0)).size(), flat(first).size());
+    EXPECT_NE(flat(own.routing(6)), flat(first)) << "too few steps to tell";
+    EXPECT_NE(older.made().weights, own.made().weights);
+  }
+}
+
+// A step chooses for the next one in the middle of itself.
+TEST(TrainStep, ChoosingForTheNextStepLeavesWhatWasPrepared) {
+  Anticipating alone(DType::kBF16);
+  alone.make(0, {});
+  auto model = *models::make_model(kConfig, "config", cpu_device(), DType::kBF16, DType::kF32);
+  models::initialise(*model, 3);
+  Optimizer optimizer({}, model->weights());
+  TrainStep step(*model, optimizer, {});
+  const std::vector<data::Batch> batches = {batch_of(1), batch_of(9), batch_of(20)};
+  const std::vector<data::Batch> next = {batch_of(2), batch_of(30)};
+  step.prepare(0, batches);
+  static_cast<void>(step.routing(1, next));
+  const StepGradients g = *step.commit();
+  static_cast<void>(step.routing(1, next));
+  step.update(0.05);
+  EXPECT_EQ(g.loss, alone.made().step.loss);
+  size_t i = 0;
+  for (const Weight* w : model->weights())
+    EXPECT_EQ(w->value.to_f32(), alone.made().weights[i++]) << w->name;
+}
+
 }  // namespace
 }  // namespace ferry

@@ -91,6 +91,7 @@ class TrainingRun {
   void decide(const StepGradients& g);
   Result<void> end_step();
   void prepare_texts();
+  std::vector<data::Batch> batches_from(int64_t place) const;
   StepGradients pairs_step(StepRecord& record);
   void count(const StepGradients& g, StepRecord& record);
   std::optional<std::string> refusal(const StepGradients& g, const StepRecord& record) const;
@@ -171,8 +172,9 @@ class TrainingRun {
   // Of the step under way, or of the last one.
   Standing::Stage stage_ = Standing::Stage::kBetween;
   double step_began_s_ = 0;
-  int64_t tokens_after_ = 0;  // RunState::tokens
-  Spike spike_after_;         // RunState::spike
+  int64_t tokens_after_ = 0;       // RunState::tokens
+  Spike spike_after_;              // RunState::spike
+  StepRouting anticipated_after_;  // RunState::anticipated
   StepGradients gradients_;
   StepRecord record_;
   std::optional<HeldOutLoss> held_out_loss_;

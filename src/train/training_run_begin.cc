@@ -64,6 +64,11 @@ Result<void> TrainingRun::enter() {
     return fail(
         Code::kInvalidInput,
         "dpo.pairs is set: pairs of answers are learnt from by one process; leave launch out");
+  if (settings_.train.anticipatory_steps > 0 && ranks() != nullptr)
+    return fail(Code::kInvalidInput,
+                "train.anticipatory_steps is {}: routing is anticipated by one process; set it to "
+                "0, or leave launch out",
+                settings_.train.anticipatory_steps);
   if (settings_.train.threads > 0)
     set_cpu_threads(static_cast<int>(settings_.train.threads));
   else if (ranks() != nullptr)
@@ -132,6 +137,12 @@ Result<void> TrainingRun::prepare() {
   state_ = std::move(begun.state);
   saved_step_ = begun.saved_step;
   saved_figure_ = state_.held_out_loss.has_value();
+  if (settings_.train.anticipatory_steps > 0 && model_->experts() == 0)
+    return fail(
+        Code::kInvalidInput,
+        "train.anticipatory_steps is {}: the model has no experts that tokens could be sent "
+        "to; it must be 0",
+        settings_.train.anticipatory_steps);
   if (told_to_stop()) return {};
   if (first()) TRY(announce());
   if (preferences_) TRY(take_reference());

@@ -92,6 +92,7 @@ Result<void> TrainingRun::go_back(int64_t to) {
   const std::string why =
       fmt::format("step {}: the loss has spiked since step {}", state_.step, state_.spike.since);
   back.rewinds = after_going_back(state_.rewinds, to, taken);
+  back.anticipated.clear();  // it was of other tokens
   // What is no state of the weights goes on: where it is in the data, what the run's first model said, how long and on
   // what it has been computed.
   back.position = state_.position;
@@ -122,6 +123,12 @@ Result<void> TrainingRun::go_back(int64_t to) {
                   settings_.train.rewinds,
                   counted(undone, "step is", "steps are"),
                   taken));
+  if (const int64_t n = settings_.train.anticipatory_steps; n > 0)
+    progress_->note(fmt::format(
+        "anticipate steps {} to {} send their tokens to the experts that the weights of one step "
+        "before chose",
+        to + 2,
+        to + 1 + n));
   TRY(forget_undone());
   return {};
 }
