@@ -81,38 +81,40 @@ void Optimizer::step(std::span<const Tensor> gradients, double lr, double gradie
         "optimizer: {} gradients for {} weights",
         gradients.size(),
         weights_.size());
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (gradients[i].defined()) step_one(i, gradients[i], lr, gradient_scale);
+  ++steps_;
+}
+
+void Optimizer::step_one(size_t i, const Tensor& gradient, double lr, double gradient_scale) {
   check(lr >= 0 && std::isfinite(lr) && std::isfinite(gradient_scale),
         "optimizer: lr {}, gradient scale {}",
         lr,
         gradient_scale);
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    if (!gradients[i].defined()) continue;
-    Weight& w = *weights_[i];
-    const Slot& slot = slots_[i];
-    check(slot.m.defined(), "optimizer: the state of {} is another rank's", w.name);
-    const double decay = slot.rule.decays ? settings_.weight_decay : 0;
-    if (slot.rule.kind == UpdateRule::Kind::kMuon) {
-      muon_update(w,
-                  slot.m,
-                  gradients[i],
-                  {.lr = lr,
-                   .momentum = settings_.muon_momentum,
-                   .weight_decay = decay,
-                   .update_rms = settings_.muon_update_rms,
-                   .newton_schulz = {.lift = settings_.muon_lift_steps,
-                                     .converge = settings_.muon_converge_steps}},
-                  gradient_scale);
-    } else {
-      const ops::AdamW adamw{.lr = lr,
-                             .beta1 = settings_.beta1,
-                             .beta2 = settings_.beta2,
-                             .eps = settings_.eps,
-                             .weight_decay = decay,
-                             .step = steps_ + 1};
-      ops::adamw_update(w, slot.m, slot.v, gradients[i], adamw, static_cast<float>(gradient_scale));
-    }
+  Weight& w = *weights_[i];
+  const Slot& slot = slots_[i];
+  check(slot.m.defined(), "optimizer: the state of {} is another rank's", w.name);
+  const double decay = slot.rule.decays ? settings_.weight_decay : 0;
+  if (slot.rule.kind == UpdateRule::Kind::kMuon) {
+    muon_update(w,
+                slot.m,
+                gradient,
+                {.lr = lr,
+                 .momentum = settings_.muon_momentum,
+                 .weight_decay = decay,
+                 .update_rms = settings_.muon_update_rms,
+                 .newton_schulz = {.lift = settings_.muon_lift_steps,
+                                   .converge = settings_.muon_converge_steps}},
+                gradient_scale);
+    return;
   }
-  ++steps_;
+  const ops::AdamW adamw{.lr = lr,
+                         .beta1 = settings_.beta1,
+                         .beta2 = settings_.beta2,
+                         .eps = settings_.eps,
+                         .weight_decay = decay,
+                         .step = steps_ + 1};
+  ops::adamw_update(w, slot.m, slot.v, gradient, adamw, static_cast<float>(gradient_scale));
 }
 
 void Optimizer::set_steps(int64_t steps) {

@@ -79,6 +79,10 @@ class Optimizer {
   /// the fly. check: the state of each defined one is held here.
   void step(std::span<const Tensor> gradients, double lr, double gradient_scale);
 
+  /// What step() does with weights()[i] alone, of that update which it makes next; steps() stays. For whoever looks at
+  /// one weight's update without the memory that all of them take. check: as of step().
+  void step_one(size_t i, const Tensor& gradient, double lr, double gradient_scale);
+
   const std::vector<Weight*>& weights() const { return weights_; }
 
   /// Updates made: Adam's bias correction depends on it. Part of a checkpoint, with the tensors

@@ -53,11 +53,18 @@ std::optional<AuditSettings> audits_of(const TrainSettings& settings) {
                        .seed = static_cast<uint64_t>(settings.seed)};
 }
 
-size_t audit_bytes(const Optimizer& optimizer, int ranks) {
-  size_t gradients = 0;
-  for (const Weight* w : optimizer.weights()) gradients += w->value.bytes();
-  return std::max(gradients,
-                  2 * (gradients + optimizer.state_bytes()) / static_cast<size_t>(ranks));
+size_t audit_bytes(const Optimizer& optimizer, int ranks, int64_t micro_batches) {
+  const comm::ReducePlan plan(micro_batches, ranks);
+  size_t nodes = 0;
+  for (int r = 0; r < ranks; ++r) nodes = std::max(nodes, plan.nodes(r).size());
+  size_t gradients = 0, largest = 0;
+  for (size_t i = 0; i < optimizer.weights().size(); ++i) {
+    size_t of_one = optimizer.weights()[i]->value.bytes();
+    gradients += of_one;
+    for (const Tensor& t : optimizer.state(i)) of_one += t.bytes();
+    largest = std::max(largest, of_one);
+  }
+  return std::max(nodes * gradients, largest);
 }
 
 CorruptionGuard::CorruptionGuard(const AuditSettings& settings,
@@ -145,35 +152,43 @@ void CorruptionGuard::computed(int rank, const SharedStep::Share& share) {
   shares_[static_cast<size_t>(rank)] = hash_of(share);
 }
 
+/// What each update gives, whereupon all is again what it was.
+CorruptionGuard::Hashes CorruptionGuard::hashes_of_first(const std::vector<Tensor>& gradients,
+                                                         const std::function<void(size_t)>& one) {
+  const std::vector<uint64_t> none(weights_.size(), 0);
+  Hashes first{.weights = none, .state = none};
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (!holds(i) || !gradients[trained_[i]].defined()) continue;
+    std::vector<Tensor> changes = optimizer_.state(trained_[i]), was;
+    changes.push_back(weights_[i]->value);
+    for (const Tensor& t : changes) {
+      was.push_back(Tensor::empty(t.shape(), t.dtype(), t.device()));
+      t.device().copy(was.back().data(), t.data(), t.bytes());
+    }
+    one(trained_[i]);
+    first.weights[i] = fast_hash(memory_of(weights_[i]->value));
+    first.state[i] = hash_of_state(i);
+    for (size_t n = 0; n < was.size(); ++n)
+      was[n].device().copy(changes[n].data(), was[n].data(), was[n].bytes());
+  }
+  return first;
+}
+
 void CorruptionGuard::update(const std::vector<Tensor>& gradients,
-                             const std::function<void()>& update) {
+                             const std::function<void(size_t)>& one,
+                             const std::function<void()>& all) {
   written_.reset();
   std::optional<Hashes> first;
   if (audited_) {
     const Timing timing(spent_.auditing_s);
-    // What changes, and what it was.
-    std::vector<std::pair<Tensor, std::vector<std::byte>>> was;
-    const auto keep = [&](const Tensor& t) {
-      std::vector<std::byte>& bytes = was.emplace_back(t, t.bytes()).second;
-      t.copy_bytes_to(bytes.data());
-    };
-    for (size_t i = 0; i < weights_.size(); ++i) {
-      if (!holds(i) || !gradients[trained_[i]].defined()) continue;
-      keep(weights_[i]->value);
-      for (const Tensor& t : optimizer_.state(trained_[i])) keep(t);
-    }
-    const int64_t steps = optimizer_.steps();
-    update();
-    first = hashes_of_held();
-    for (const auto& [tensor, bytes] : was)
-      std::copy(bytes.begin(), bytes.end(), static_cast<std::byte*>(tensor.data()));
-    optimizer_.set_steps(steps);
+    first = hashes_of_first(gradients, one);
   }
-  update();
+  all();
   const Timing timing(spent_.hashing_s);
   updated_ = hashes_of_held();
   for (size_t i = 0; first && i < weights_.size(); ++i)
-    if (first->weights[i] != updated_->weights[i] || first->state[i] != updated_->state[i])
+    if (first->weights[i] != 0 &&
+        (first->weights[i] != updated_->weights[i] || first->state[i] != updated_->state[i]))
       throw Spoiled(fmt::format("rank {}'s update of {} gives another result when it is made again",
                                 me(),
                                 weights_[i]->name));

@@ -30,9 +30,10 @@ class Spoiled : public std::runtime_error {
 /// What train.corruption_checks asks for; nothing: there are to be none.
 std::optional<AuditSettings> audits_of(const TrainSettings& settings);
 
-/// The most that an audit takes beside what a step does: the gradients of the share that is looked at, or, later, what
-/// was there before an update that is made twice. optimizer: rank 0's, which has all state.
-size_t audit_bytes(const Optimizer& optimizer, int ranks);
+/// The most that an audit takes beside what a step of so many micro-batches does: the sums of the share that is looked
+/// at, or, later, what was there of one weight before its update, which is made twice. optimizer: rank 0's, which has
+/// all state.
+size_t audit_bytes(const Optimizer& optimizer, int ranks, int64_t micro_batches);
 
 /// Owner: the loop. One thread. What is called by all ranks throws comm::LinkError; and where something is wrong,
 /// Spoiled at the rank that is convicted, comm::LinkError at the others, when that one has left, and StateLost at all
@@ -57,9 +58,12 @@ class CorruptionGuard {
   std::optional<std::vector<double>> commit(int64_t step,
                                             const std::vector<Tensor>& gradients,
                                             const SharedStep::Share& own);
-  /// The update of what is held here, by `update`: twice from the same, where the step is audited. Throws Spoiled if
+  /// The update of what is held here, by `all`. Where the step is audited each weight's is made twice from the same:
+  /// first by `one`, for one weight after the other, so that what was there is kept of one at a time. Throws Spoiled if
   /// that does not give the same.
-  void update(const std::vector<Tensor>& gradients, const std::function<void()>& update);
+  void update(const std::vector<Tensor>& gradients,
+              const std::function<void(size_t)>& one,
+              const std::function<void()>& all);
   /// All is what it is to be: after a step, before the first one, and when a successor is in place.
   void wrote();
 
@@ -89,6 +93,8 @@ class CorruptionGuard {
   uint64_t hash_of_state(size_t weight) const;
   uint64_t hash_of_sum(const Tensor& sum, double squares) const;
   static uint64_t hash_of(const SharedStep::Share& share);
+  Hashes hashes_of_first(const std::vector<Tensor>& gradients,
+                         const std::function<void(size_t)>& one);
   corruption::Word word();
   void mark_changed(const Hashes& now, std::vector<uint64_t>& changed) const;
   bool second_try() const { return !before_.empty(); }

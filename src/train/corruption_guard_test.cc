@@ -137,6 +137,48 @@ TEST(CorruptionGuard, WhereNothingFlipsNobodyIsNamedAndTheBitsAreTheSame) {
     }
 }
 
+// `sample`, which nobody has asked for, must not take in some later step what the first ones did not: of what was there
+// before an update that is made twice one weight's is kept.
+TEST(CorruptionGuard, AnUpdateThatIsMadeTwiceTakesMemoryForOneWeightAtATime) {
+  as_ranks(2, [&](TakingTurns& c) {
+    std::vector<Weight> weights(16);
+    std::vector<Weight*> list;
+    const Shape shape = {1 << 16};
+    for (Weight& w : weights) {
+      w.name = std::to_string(list.size());
+      w.value = Tensor::zeros(shape, DType::kF32, cpu_device());
+      list.push_back(&w);
+    }
+    const size_t bytes = weights[0].value.bytes();
+    Optimizer optimizer = optimizer_at({c.rank(), c.ranks()}, {}, list);
+    SharedStep shared(c, list, kPatienceS);
+    CorruptionGuard guard({.each_step = true}, shared, optimizer, list, [](const std::string&) {});
+    guard.wrote();
+    EXPECT_EQ(guard.begin(0).size(), 2u);
+    std::vector<Tensor> gradients;
+    for (size_t i = 0; i < list.size(); ++i)
+      gradients.push_back(
+          Tensor::from_f32(std::vector<float>(size_t{1} << 16, 0.5F), shape, cpu_device()));
+    const size_t before = cpu_device().memory_use().live_bytes;
+    cpu_device().reset_peak();
+    int ones = 0;
+    guard.update(
+        gradients,
+        [&](size_t i) {
+          ++ones;
+          optimizer.step_one(i, gradients[i], 0.1, 1);
+        },
+        [&] { optimizer.step(gradients, 0.1, 1); });
+    const size_t took = cpu_device().memory_use().peak_bytes - before;
+    EXPECT_EQ(ones, 16);
+    EXPECT_GE(took, 3 * bytes);  // it, and two of the optimizer
+    EXPECT_LT(took, 5 * bytes);
+    EXPECT_EQ(optimizer.steps(), 1);
+    // What is announced is the other share's gradients, of which an audit of the update takes the place.
+    EXPECT_EQ(audit_bytes(optimizer, 2, 2), 16 * bytes);
+  });
+}
+
 /// Where bits flip: the point, when its rank comes to it, and which of its passings.
 struct Place {
   const char* point;
@@ -217,8 +259,10 @@ TEST(CorruptionGuard, WhereAllIsAuditedEveryFlipThatChangesAnythingIsFoundAndThe
                           {"flip.nodes", kBeforeAll, 1},
                           {"flip.gradient", kBeforeAll, 30},
                           {"flip.sums", kGradientsAreThere, 1},
-                          {"flip.updated", 3, 2},
-                          {"flip.updated.state", 3, 2},
+                          {"flip.audited", 3, 8},
+                          {"flip.audited.state", 3, 8},
+                          {"flip.updated", 3, 1},
+                          {"flip.updated.state", 3, 1},
                           {"flip.written", 4, 1},
                           {"flip.written.state", 4, 1}};
   const Outcomes o = flipped({.each_step = true}, places, 240);

@@ -59,11 +59,15 @@ Optimizer optimizer_at(const RankPlace& place,
   });
 }
 
-SharedStep::SharedStep(comm::Communicator& ranks, std::vector<Weight*> weights, double patience_s)
+SharedStep::SharedStep(comm::Communicator& ranks,
+                       std::vector<Weight*> weights,
+                       double patience_s,
+                       size_t bytes_at_once)
     : ranks_(ranks),
       weights_(std::move(weights)),
       owners_(owners_of_weights(weights_, ranks.ranks())),
-      patience_s_(patience_s) {
+      patience_s_(patience_s),
+      bytes_at_once_(bytes_at_once) {
   for (const Weight* w : weights_)
     check(w->value.device().kind() == DeviceKind::kCpu && w->value.contiguous(),
           "shared step: {} is not in the host's memory",
@@ -104,7 +108,9 @@ SharedStep::Whole SharedStep::reduce(int64_t step,
   static_cast<void>(fault_point("step.numbers"));
   take_numbers(shared, share, exchange_numbers(shared, share), whole);
   static_cast<void>(fault_point("step.gradients"));
-  sum_gradients(shared, exchange_gradients(std::move(share), at_both), at_both, whole);
+  whole.gradients.resize(weights_.size());
+  for (const Some& some : at_once())
+    sum_gradients(shared, some, exchange_gradients(some, share, at_both), at_both, whole);
   static_cast<void>(fault_point("step.sums"));
   flip_point_in("flip.sums", whole.gradients);
   if (!at_both) copy_sums(whole);
@@ -164,14 +170,28 @@ void SharedStep::send_sum(
     ranks_.send(replica, tag, memory_of(sum));
 }
 
-/// Every rank's sums over its nodes, of the weights whose gradients are added up here.
-SharedStep::Sums SharedStep::exchange_gradients(Share share, bool at_both) {
+/// All weights, in parts that every rank finds the same: what is received of one is gone before the next one comes.
+std::vector<SharedStep::Some> SharedStep::at_once() const {
+  std::vector<Some> parts;
+  size_t bytes = 0;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (bytes == 0) parts.push_back({i, i});
+    parts.back().end = i + 1;
+    bytes += weights_[i]->value.bytes();
+    if (bytes >= bytes_at_once_) bytes = 0;
+  }
+  return parts;
+}
+
+/// Every rank's sums over its nodes, of those of the weights whose gradients are added up here. This rank's own are not
+/// in `share` any more then.
+SharedStep::Sums SharedStep::exchange_gradients(const Some& some, Share& share, bool at_both) {
   const Counting counting(*this);
   const auto me = static_cast<size_t>(ranks_.rank());
   Sums sums;
   for (const std::vector<std::vector<uint8_t>>& nodes : there_)
     sums.emplace_back(nodes.size(), std::vector<Tensor>(weights_.size()));
-  for (size_t i = 0; i < weights_.size(); ++i) {
+  for (size_t i = some.begin; i < some.end; ++i) {
     for (size_t n = 0; n < share.sums.size(); ++n) {
       const Tensor& sum = share.sums[n][i];
       if (sum.defined()) send_sum(i, n, share.sums.size(), sum, at_both);
@@ -189,18 +209,17 @@ SharedStep::Sums SharedStep::exchange_gradients(Share share, bool at_both) {
       }
   }
   ranks_.finish(patience_s_);
+  for (std::vector<Tensor>& node : share.sums)
+    for (size_t i = some.begin; i < some.end; ++i) node[i] = {};
   return sums;
 }
 
-void SharedStep::sum_gradients(const comm::ReducePlan& plan,
-                               Sums sums,
-                               bool at_both,
-                               Whole& whole) {
+void SharedStep::sum_gradients(
+    const comm::ReducePlan& plan, const Some& some, Sums sums, bool at_both, Whole& whole) {
   std::vector<comm::MicroRange> nodes;
   for (int r = 0; r < plan.ranks(); ++r)
     nodes.insert(nodes.end(), plan.nodes(r).begin(), plan.nodes(r).end());
-  whole.gradients.resize(weights_.size());
-  for (size_t i = 0; i < weights_.size(); ++i) {
+  for (size_t i = some.begin; i < some.end; ++i) {
     if (!sums_up(i, at_both) || updated_[i] == 0) continue;
     std::vector<Tensor> of_weight;
     for (std::vector<std::vector<Tensor>>& rank : sums)

@@ -37,7 +37,11 @@ Optimizer optimizer_at(const RankPlace& place,
 class SharedStep {
  public:
   /// `weights`: those that the optimizer trains, in its order; of a device whose memory is the host's.
-  SharedStep(comm::Communicator& ranks, std::vector<Weight*> weights, double patience_s);
+  /// bytes_at_once: gradients of weights of about so many bytes are on their way, or wait to be added up, at a time.
+  SharedStep(comm::Communicator& ranks,
+             std::vector<Weight*> weights,
+             double patience_s,
+             size_t bytes_at_once = size_t{64} << 20);
 
   comm::Communicator& ranks() { return ranks_; }
 
@@ -115,8 +119,14 @@ class SharedStep {
   using Sums = std::vector<std::vector<std::vector<Tensor>>>;  // of each rank, node, weight
   bool sums_up(size_t weight, bool at_both) const { return at_both ? holds(weight) : owns(weight); }
   void send_sum(size_t weight, size_t node, size_t nodes, const Tensor& sum, bool at_both);
-  Sums exchange_gradients(Share share, bool at_both);
-  void sum_gradients(const comm::ReducePlan& plan, Sums sums, bool at_both, Whole& whole);
+  /// Weights, one after the other.
+  struct Some {
+    size_t begin = 0, end = 0;
+  };
+  std::vector<Some> at_once() const;
+  Sums exchange_gradients(const Some& some, Share& share, bool at_both);
+  void sum_gradients(
+      const comm::ReducePlan& plan, const Some& some, Sums sums, bool at_both, Whole& whole);
   void take_squares(const Whole& whole);
   void copy_sums(Whole& whole);
 
@@ -124,6 +134,7 @@ class SharedStep {
   std::vector<Weight*> weights_;
   std::vector<int> owners_;
   double patience_s_;
+  size_t bytes_at_once_;
   Spent spent_;
   std::optional<comm::ReducePlan> plan_;
   int64_t step_ = 0;

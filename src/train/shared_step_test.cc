@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 
 #include "base/random.h"
@@ -96,7 +97,8 @@ TEST(SharedStep, SumsAreThoseOfOneProcess) {
         std::vector<Weight> weights = three_weights();
         std::vector<Weight*> list;
         for (Weight& w : weights) list.push_back(&w);
-        SharedStep shared(c, list, kPatienceS);
+        // All at once, one after the other, two and one.
+        SharedStep shared(c, list, kPatienceS, std::array<size_t, 3>{1000, 1, 61}[m % 3]);
         const comm::ReducePlan& plan = shared.plan(m);
         SharedStep::Share share;
         for (int64_t i = plan.share(c.rank()).begin; i < plan.share(c.rank()).end; ++i)
@@ -133,6 +135,35 @@ TEST(SharedStep, SumsAreThoseOfOneProcess) {
         }
       });
   }
+}
+
+// Owner and replica both get every rank's gradients: of as many weights at a time as there is to be room for.
+TEST(SharedStep, WhatIsReceivedTakesMemoryForWhatIsAddedUpAtATime) {
+  constexpr int kRanks = 2;
+  constexpr size_t kWeights = 16, kBytes = size_t{256} << 10;
+  const Shape shape = {static_cast<int64_t>(kBytes / sizeof(float))};
+  const auto peak = [&](size_t bytes_at_once) {
+    const size_t before = cpu_device().memory_use().live_bytes;
+    cpu_device().reset_peak();
+    as_ranks(kRanks, [&](comm::Communicator& c) {
+      std::vector<Weight> weights(kWeights);
+      std::vector<Weight*> list;
+      SharedStep::Share share{.losses = {{1.0}}, .expert_counts = {}, .sums = {{}}};
+      for (Weight& w : weights) {
+        w.name = std::to_string(list.size());
+        w.value = Tensor::zeros(shape, DType::kF32, cpu_device());
+        list.push_back(&w);
+        share.sums[0].push_back(Tensor::zeros(shape, DType::kF32, cpu_device()));
+      }
+      SharedStep shared(c, list, kPatienceS, bytes_at_once);
+      const SharedStep::Whole whole = shared.reduce(0, kRanks, std::move(share), true);
+      EXPECT_TRUE(whole.gradients.front().defined() && whole.gradients.back().defined());
+    });
+    return cpu_device().memory_use().peak_bytes - before;
+  };
+  const size_t one = peak(1), all = peak(kWeights * kBytes);
+  EXPECT_GE(all, kRanks * 3 * kWeights * kBytes);  // weights, gradients, what is received
+  EXPECT_LE(one, kRanks * (2 * kWeights + 2) * kBytes);
 }
 
 /// What a run of some steps comes to: of each, what is reported; then weights, and state.

@@ -347,12 +347,18 @@ void TrainStep::update(double lr) {
 
 void TrainStep::apply(double lr) {
   flight::set_pass(flight::Pass::kUpdate);
+  const double scale = clip_scale(norm_, settings_.clip);
   const auto update = [&] {
-    optimizer_.step(gradients_, lr, clip_scale(norm_, settings_.clip));
+    optimizer_.step(gradients_, lr, scale);
     flip_held("flip.updated", "flip.updated.state");
   };
+  const auto update_one = [&](size_t i) {
+    optimizer_.step_one(i, gradients_[i], lr, scale);
+    flip_point_in("flip.audited", {&optimizer_.weights()[i]->value, 1});
+    flip_point_in("flip.audited.state", optimizer_.state(i));
+  };
   if (guard_ != nullptr)
-    guard_->update(gradients_, update);
+    guard_->update(gradients_, update_one, update);
   else
     update();
   gradients_.clear();

@@ -302,7 +302,8 @@ Result<void> TrainingRun::announce() {
                        measure_peak(*device_, model_->compute()) * place().ranks);
   if (const std::optional<AuditSettings> audits = audits_of(settings_.train);
       ranks() != nullptr && audits && audits->any())
-    estimate_.memory_bytes += static_cast<double>(audit_bytes(*optimizer_, place().ranks));
+    estimate_.memory_bytes +=
+        static_cast<double>(audit_bytes(*optimizer_, place().ranks, micro_batches()));
   if (preferences_ && saved_step_ < 0)
     add_scoring(estimate_, *model_, as_estimated, preferences_->tokens());
   say(describe(estimate_, as_estimated));
