@@ -38,23 +38,51 @@ RopeScaling read_kind(JsonFields& f, const std::set<RopeScaling>& known) {
   return RopeScaling::kNone;
 }
 
+/// A whole number, which some programs write as 4096.0.
+int64_t read_original(JsonFields& f, int64_t missing) {
+  constexpr const char* kName = "original_max_position_embeddings";
+  const nlohmann::json* value = f.find(kName);
+  if (value != nullptr && value->is_number_float()) {
+    const double v = f.real(kName, 1, static_cast<double>(ops::kPositionMax), 1);
+    if (v != static_cast<double>(static_cast<int64_t>(v)))
+      f.refuse(kName, "must be a whole number");
+    return static_cast<int64_t>(v);
+  }
+  return f.integer(
+      kName, 1, ops::kPositionMax, missing > 0 ? std::optional(missing) : std::nullopt);
+}
+
+/// Source: Transformers' modeling_rope_utils (5.24); DeepSeek's own modeling_deepseek.py.
+void read_yarn_size(JsonFields& f, YarnRule rule, ops::RopeConfig& r) {
+  const bool own = rule == YarnRule::kDeepSeek;
+  const double mscale = f.real("mscale", 0, 100, own ? r.mscale : 0),
+               all_dim = f.real("mscale_all_dim", 0, 100, own ? r.mscale_all_dim : 0);
+  if (own || (mscale != 0 && all_dim != 0)) {
+    r.mscale = mscale;
+    r.mscale_all_dim = all_dim;
+  }  // else the factor alone counts, which is what 1 and 0 are
+  if (!f.has("attention_factor")) return;
+  if (!own)
+    r.attention_factor = f.real("attention_factor", 1e-3, 1e3);
+  else
+    f.refuse("attention_factor",
+             "is not supported: Transformers obeys it, DeepSeek's own code does not know it");
+}
+
 void read_scaling(JsonFields f,
                   const std::set<RopeScaling>& known,
                   int64_t original,
+                  YarnRule yarn,
                   ops::RopeConfig& r) {
   r.scaling = read_kind(f, known);
   r.theta = f.real("rope_theta", 1, 1e12, r.theta);
   if (r.scaling != RopeScaling::kNone) r.factor = f.real("factor", 1, 1e6);
   if (r.scaling == RopeScaling::kYarn || r.scaling == RopeScaling::kLlama3)
-    r.original_max_position = f.integer("original_max_position_embeddings",
-                                        1,
-                                        ops::kPositionMax,
-                                        original > 0 ? std::optional(original) : std::nullopt);
+    r.original_max_position = read_original(f, original);
   if (r.scaling == RopeScaling::kYarn) {
     r.beta_fast = f.real("beta_fast", 1e-3, 1e6, r.beta_fast);
     r.beta_slow = f.real("beta_slow", 1e-3, 1e6, r.beta_slow);
-    r.mscale = f.real("mscale", 0, 100, r.mscale);
-    r.mscale_all_dim = f.real("mscale_all_dim", 0, 100, r.mscale_all_dim);
+    read_yarn_size(f, yarn, r);
   }
   if (r.scaling == RopeScaling::kLlama3) {
     r.turns_slowed = f.real("low_freq_factor", 1e-3, 1e6);
@@ -69,6 +97,7 @@ void read_scaling(JsonFields f,
 void read_rope(JsonFields& f,
                const std::set<RopeScaling>& scalings,
                int64_t original,
+               YarnRule yarn,
                ops::RopeConfig& rope) {
   bool theta_known = f.has("rope_theta");
   rope.theta = f.real("rope_theta", 1, 1e12, rope.theta);
@@ -80,7 +109,7 @@ void read_rope(JsonFields& f,
     ops::RopeConfig read = silent;
     JsonFields of_name = f.object(name);
     const bool gives_theta = of_name.has("rope_theta");
-    read_scaling(of_name, scalings, original, read);
+    read_scaling(of_name, scalings, original, yarn, read);
     if (!gives_theta) read.theta = rope.theta;
     if (theta_known && read.theta != rope.theta)
       f.refuse(name, "contradicts the \"rope_theta\" beside it");
@@ -103,14 +132,17 @@ nlohmann::ordered_json rope_scaling_json(const ops::RopeConfig& r) {
               {"low_freq_factor", r.turns_slowed},
               {"high_freq_factor", r.turns_kept},
               {"original_max_position_embeddings", r.original_max_position}};
-    case RopeScaling::kYarn:
-      return {{"type", "yarn"},
-              {"factor", r.factor},
-              {"beta_fast", r.beta_fast},
-              {"beta_slow", r.beta_slow},
-              {"mscale", r.mscale},
-              {"mscale_all_dim", r.mscale_all_dim},
-              {"original_max_position_embeddings", r.original_max_position}};
+    case RopeScaling::kYarn: {
+      nlohmann::ordered_json j = {{"type", "yarn"},
+                                  {"factor", r.factor},
+                                  {"beta_fast", r.beta_fast},
+                                  {"beta_slow", r.beta_slow},
+                                  {"mscale", r.mscale},
+                                  {"mscale_all_dim", r.mscale_all_dim},
+                                  {"original_max_position_embeddings", r.original_max_position}};
+      if (r.attention_factor) j["attention_factor"] = *r.attention_factor;
+      return j;
+    }
   }
   return nullptr;
 }

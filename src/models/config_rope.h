@@ -10,6 +10,12 @@
 
 namespace ferry::models {
 
+/// By what YaRN multiplies cosines and sines where the two mscales are not both given: programs differ.
+enum class YarnRule {
+  kDeepSeek,      // of its own code: 1 and 0 for those that are missing; it has no attention_factor
+  kTransformers,  // a missing one, or 0, and both count for nothing; attention_factor is obeyed
+};
+
 /// Reads rope_theta, rope_scaling and rope_parameters (Transformers 5) into `rope`, which holds what
 /// counts where they are silent. `scalings`: those that the architecture's own code knows.
 /// `original`: original_max_position_embeddings where a scaling does not say it; 0: it must. Refused
@@ -18,6 +24,7 @@ namespace ferry::models {
 void read_rope(JsonFields& config,
                const std::set<ops::RopeScaling>& scalings,
                int64_t original,
+               YarnRule yarn,
                ops::RopeConfig& rope);
 
 /// What rope_scaling is to say; null without a scaling.

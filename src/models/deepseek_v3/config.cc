@@ -106,7 +106,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   f.only("num_local_experts", c.n_routed_experts);
   c.rms_norm_eps = f.real("rms_norm_eps", 1e-30, 1, c.rms_norm_eps);
   c.rope_interleave = f.boolean("rope_interleave", c.rope_interleave);
-  read_rope(f, {ops::RopeScaling::kYarn}, 0, c.rope);
+  read_rope(f, {ops::RopeScaling::kYarn}, 0, YarnRule::kDeepSeek, c.rope);
   c.rope.dim = c.qk_rope_head_dim;
   c.max_position_embeddings =
       f.integer("max_position_embeddings", 1, ops::kPositionMax, c.max_position_embeddings);

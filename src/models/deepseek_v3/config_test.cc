@@ -184,6 +184,7 @@ TEST(Config, RopeScalingIsReadStrictly) {
                                                  {"factor", nullptr},
                                                  {"original_max_position_embeddings", nullptr},
                                                  {"mscale", "big"},
+                                                 {"attention_factor", 1.5},
                                                  {"short_factor", Json::array({1})}}) {
     Json broken = yarn;
     broken[field] = value;
@@ -195,6 +196,21 @@ Json changed(std::initializer_list<std::pair<const char*, Json>> fields) {
   Json config = small();
   for (const auto& [field, value] : fields) config[field] = value;
   return config;
+}
+
+/// DeepSeek's own code takes 1 and 0 for those that are missing, and 0 as it is: what it computes was trained.
+TEST(Config, YarnsScalesAreDeepSeeksOwn) {
+  const auto of = [](const Json& fields) {
+    Json yarn = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}};
+    yarn.update(fields);
+    const Result<Config> c = parse_config(changed({{"rope_scaling", yarn}}).dump(), "config.json");
+    EXPECT_TRUE(c) << fields;
+    return c ? std::pair(c->rope.mscale, c->rope.mscale_all_dim) : std::pair(-1.0, -1.0);
+  };
+  EXPECT_EQ(of(Json::object()), std::pair(1.0, 0.0));
+  EXPECT_EQ(of({{"mscale", 0.7}}), std::pair(0.7, 0.0));
+  EXPECT_EQ(of({{"mscale_all_dim", 0.7}}), std::pair(1.0, 0.7));
+  EXPECT_EQ(of({{"mscale", 0.0}, {"mscale_all_dim", 0.7}}), std::pair(0.0, 0.7));
 }
 
 /// The same settings may stand in several places, but must be the same.

@@ -37,7 +37,8 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   c.max_position_embeddings =
       f.integer("max_position_embeddings", 1, ops::kPositionMax, c.qwen2 ? 32768 : 2048);
   using enum ops::RopeScaling;
-  read_rope(f, {kLinear, kLlama3, kYarn}, c.max_position_embeddings, c.rope);
+  read_rope(
+      f, {kLinear, kLlama3, kYarn}, c.max_position_embeddings, YarnRule::kTransformers, c.rope);
   c.rope.dim = c.head_dim;
   c.initializer_range = f.real("initializer_range", 0, 10, c.initializer_range);
   c.tie_word_embeddings = f.boolean("tie_word_embeddings", c.tie_word_embeddings);

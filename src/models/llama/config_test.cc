@@ -4,11 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "device/cpu/cpu_device.h"
 #include "models/llama/size.h"
 #include "models/llama/weights.h"
+#include "ops/rope/rope.h"
 
 namespace ferry::models::llama {
 namespace {
@@ -116,6 +118,68 @@ TEST(LlamaConfig, YarnStretchesWhatTheModelSaysUnlessItSaysItself) {
   EXPECT_EQ(silent->rope.original_max_position, 32768);
   config["rope_scaling"]["original_max_position_embeddings"] = 8192;
   EXPECT_EQ(read(config)->rope.original_max_position, 8192);
+  config["rope_scaling"]["original_max_position_embeddings"] = 8192.0;  // as some programs write it
+  ASSERT_TRUE(read(config)) << read(config).error().message;
+  EXPECT_EQ(read(config)->rope.original_max_position, 8192);
+  config["rope_scaling"]["original_max_position_embeddings"] = 8192.5;
+  EXPECT_NE(refusal(config).find("must be a whole number"), std::string::npos) << refusal(config);
+}
+
+/// By what cosines and sines are multiplied: a cosine of position 0 is that.
+double yarn_size(const Config& c) {
+  return ops::make_rope_table(c.rope, 1, cpu_device()).cos.to_f32()[0];
+}
+
+// Expected values are those of Transformers 5.24's _compute_yarn_parameters.
+TEST(LlamaConfig, YarnMultipliesAsTransformersDoes) {
+  const double factor_alone = 0.1 * std::log(4.0) + 1;
+  const std::pair<const char*, double> cases[] = {
+      {"{}", factor_alone},
+      {R"({"mscale": 0.707})", factor_alone},
+      {R"({"mscale_all_dim": 1.0})", factor_alone},
+      {R"({"mscale": 0.0, "mscale_all_dim": 0.0})", factor_alone},
+      {R"({"mscale": 0.0, "mscale_all_dim": 1.0})", factor_alone},
+      {R"({"mscale": 2.0, "mscale_all_dim": 0})", factor_alone},
+      {R"({"mscale": 1.0, "mscale_all_dim": 1.0})", 1},
+      {R"({"mscale": 2.0, "mscale_all_dim": 0.5})",
+       (0.2 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1)},
+      {R"({"attention_factor": 1.25})", 1.25},
+      {R"({"attention_factor": 1})", 1},
+      {R"({"attention_factor": 0.5, "mscale": 2.0, "mscale_all_dim": 0.5})", 0.5},
+      {R"({"attention_factor": null})", factor_alone},
+  };
+  for (const Json& family : {distill_qwen(), distill_llama()})
+    for (const auto& [text, expected] : cases) {
+      const Json fields = Json::parse(text);
+      Json config = family;
+      config["rope_scaling"] = {
+          {"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 8192}};
+      config["rope_scaling"].update(fields);
+      const Result<Config> c = read(config);
+      ASSERT_TRUE(c) << fields << c.error().message;
+      EXPECT_NEAR(yarn_size(*c), expected, 1e-6) << fields;
+      // Transformers finds the same in what is written, and so does Ferry.
+      const Json written = Json::parse(to_json(*c, "float32"))["rope_scaling"];
+      const double mscale = written["mscale"], all_dim = written["mscale_all_dim"];
+      EXPECT_EQ(written.contains("attention_factor"),
+                fields.value("attention_factor", Json()).is_number());
+      if (!written.contains("attention_factor")) {
+        EXPECT_NEAR(mscale != 0 && all_dim != 0
+                        ? (0.1 * mscale * std::log(4.0) + 1) / (0.1 * all_dim * std::log(4.0) + 1)
+                        : factor_alone,
+                    expected,
+                    1e-6)
+            << written;
+      }
+      const Result<Config> again = parse_config(to_json(*c, "float32"), "config.json");
+      ASSERT_TRUE(again) << again.error().message;
+      EXPECT_EQ(again->rope, c->rope) << fields;
+    }
+  Json config = distill_qwen();
+  for (const Json& bad : {Json(0), Json(-1.5), Json("1"), Json(1e9)}) {
+    config["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}, {"attention_factor", bad}};
+    EXPECT_NE(refusal(config).find("attention_factor"), std::string::npos) << bad;
+  }
 }
 
 }  // namespace

@@ -7,7 +7,8 @@
 
 namespace ferry::ops {
 
-/// cos and sin of position * frequency, f32 [positions, dim / 2], times YaRN's mscale ratio.
+/// cos and sin of position * frequency, f32 [positions, dim / 2], times YaRN's mscale ratio
+/// or attention factor.
 struct RopeTable {
   Tensor cos, sin;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 namespace ferry::ops {
 
@@ -26,8 +27,11 @@ struct RopeConfig {
   // kYarn: the same, but by the pair's number between the two that turn so often.
   double beta_fast = 32;
   double beta_slow = 1;
+  // Cosines and sines are multiplied by attention_factor; without one by the ratio of what ln(factor)
+  // makes of the two.
   double mscale = 1;
   double mscale_all_dim = 0;
+  std::optional<double> attention_factor = std::nullopt;
   bool operator==(const RopeConfig&) const = default;
 };
 
@@ -42,6 +46,8 @@ constexpr const char* problem_of(const RopeConfig& c) {
     return "RoPE's low_freq_factor must be above 0 and below high_freq_factor";
   if (c.scaling == RopeScaling::kYarn && !(c.beta_slow > 0 && c.beta_fast >= c.beta_slow))
     return "YaRN's beta_slow must be above 0 and at most beta_fast";
+  if (c.scaling == RopeScaling::kYarn && !(c.attention_factor.value_or(1) > 0))
+    return "YaRN's attention_factor must be above 0";
   return nullptr;
 }
 

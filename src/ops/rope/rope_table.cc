@@ -84,7 +84,8 @@ RopeTable make_rope_table(const RopeConfig& config, int64_t positions, Device& d
       frequency[i] = frequency[i] / config.factor * part[i] + frequency[i] * (1 - part[i]);
   }
   if (config.scaling == RopeScaling::kYarn)
-    size = mscale(config.factor, config.mscale) / mscale(config.factor, config.mscale_all_dim);
+    size = config.attention_factor.value_or(mscale(config.factor, config.mscale) /
+                                            mscale(config.factor, config.mscale_all_dim));
   // One after the other: of what goes to the device the host holds half at a time.
   const auto table_of = [&](double (*function)(double)) {
     constexpr int64_t kTogether = 64;  // positions of a task

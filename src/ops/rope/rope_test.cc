@@ -109,6 +109,8 @@ TEST(Rope, YarnScalesTheTableByTheRatioOfItsMscales) {
   c.mscale = 0.707;
   c.mscale_all_dim = 0;
   expect_table(c, 100, 0.1 * 0.707 * std::log(40.0) + 1);
+  c.attention_factor = 1.375;  // said, it is that
+  expect_table(c, 100, 1.375);
 }
 
 TEST(Rope, YarnRangesAndScalesAreTheModels) {
