@@ -243,6 +243,7 @@ Result<ChatRenderer> renderer_of(const ModelTexts& texts,
     return ChatRenderer::make(texts, json_text(json), "conversation", directory, now);
   };
   TRY_ASSIGN(ChatRenderer plain, make(conversation));
+  TRY(plain.check_not_padded("conversation"));
   Json filled = conversation;
   bool any = false;
   for (Json& message : filled["messages"])

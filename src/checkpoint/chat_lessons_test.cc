@@ -44,6 +44,15 @@ std::vector<std::string> lessons(const std::string& chat_template, std::string_v
 
 using Texts = std::vector<std::string>;
 
+/// A model that learnt them would write them.
+TEST(ChatLessons, NullsThatTablesPadAreNotLearnt) {
+  const Texts told = lessons("{{ tools|tojson }}{% for m in messages %}x{% endfor %}", R"({
+      "tools": [{"name": "f", "parameters": {"properties": {"a": {"type": "string"}}}}],
+      "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "",
+          "tool_calls": [{"function": {"name": "f", "arguments": {"a": "x", "b": null}}}]}]})");
+  EXPECT_NE(told[0].find("calls 'f' with 'b' as null"), std::string::npos) << told[0];
+}
+
 TEST(ChatLessons, AreTheAnswersToTheirEndTokens) {
   EXPECT_EQ(lessons(kChatml, R"([{"role": "user", "content": "Hi"},
                                  {"role": "assistant", "content": "Ho"}])"),

@@ -1,5 +1,5 @@
 // Nulls in a conversation that stand for nothing: what tables (Arrow, Parquet) write where one row lacks a field that
-// another has.
+// another has. Asked of conversations that a model learns.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

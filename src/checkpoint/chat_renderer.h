@@ -39,6 +39,9 @@ class ChatRenderer {
   ChatRenderer& operator=(ChatRenderer&&) noexcept;
   ~ChatRenderer();
 
+  /// Refuses a conversation that a table padded with nulls (checkpoint/chat_padding.h), of which a model that learns it
+  /// would learn to write them; in one that is to be answered they are what was said. Errors: kInvalidInput.
+  Result<void> check_not_padded(const std::string& path) const;
   size_t messages() const;
   bool generation_prompt() const;  // what the conversation asks for
   /// The text of the first `messages`. Errors: kInvalidInput where the template refuses them.

@@ -264,8 +264,11 @@ Result<ChatRenderer> ChatRenderer::make(const ModelTexts& texts,
   TRY_ASSIGN(ChatRenderer renderer, unchecked(texts, std::move(json), path, directory, now));
   const Conversation& c = renderer.state_->conversation;
   TRY(check_texts(texts, c, path));
-  TRY(check_padding(c.messages, c.tools, path));
   return renderer;
+}
+
+Result<void> ChatRenderer::check_not_padded(const std::string& path) const {
+  return check_padding(state_->conversation.messages, state_->conversation.tools, path);
 }
 
 Result<ChatRenderer> ChatRenderer::unchecked(const ModelTexts& texts,

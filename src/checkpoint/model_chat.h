@@ -27,7 +27,7 @@ struct ChatPrompt {
 /// (additional_chat_templates/tool_use.jinja, or one of several in a .json). `path` is the
 /// conversation's, for messages; `directory` the model's.
 /// Errors: kNotFound: the directory has no template; kCorrupt, kInvalidInput: the conversation is
-/// not one, or was padded (checkpoint/chat_padding.h), the template refuses it or cannot be run, or a text that the
+/// not one, the template refuses it or cannot be run, or a text that the
 /// model did not write (in messages, tools, kwargs, their keys) holds that of a control token, which it would become.
 /// `now`: the time that a template which asks for it is told.
 Result<ChatPrompt> render_chat(const ModelTexts& texts,

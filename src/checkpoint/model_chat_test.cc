@@ -8,6 +8,7 @@
 
 #include "base/ordered_json.h"
 #include "checkpoint/chat_padding.h"
+#include "checkpoint/chat_renderer.h"
 #include "checkpoint/chat_test_support.h"
 
 namespace ferry {
@@ -117,7 +118,7 @@ TEST(ModelChat, FindsTheTemplate) {
       "accepted: 3");
 }
 
-/// Tables (Arrow, Parquet) give every row the fields of all, as nulls: no model shall read, or learn, those.
+/// Tables (Arrow, Parquet) give every row the fields of all, as nulls: no model shall learn those.
 TEST(ModelChat, WhatTablesPadIsRefusedByName) {
   const ModelTexts texts = chat_texts("{{ tools|tojson }}");
   const auto tool = [](const std::string& parameters) {
@@ -126,10 +127,17 @@ TEST(ModelChat, WhatTablesPadIsRefusedByName) {
            parameters + "}}]";
   };
   const auto told = [&](const std::string& tools, const std::string& arguments) {
-    return refusal(texts,
-                   R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant",
-                   "content": null, "tool_calls": [{"function": {"name": "f", "arguments": )" +
-                       arguments + R"(}}]}], "tools": )" + tools + "}");
+    const std::string conversation =
+        R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant",
+            "content": null, "tool_calls": [{"function": {"name": "f", "arguments": )" +
+        arguments + R"(}}]}], "tools": )" + tools + "}";
+    // In a conversation that is to be answered, nulls are what was said.
+    EXPECT_EQ(refusal(texts, conversation).substr(0, 9), "accepted:") << conversation;
+    const auto renderer =
+        ChatRenderer::make(texts, conversation, "chat.json", "model", Moment::now());
+    EXPECT_TRUE(renderer) << renderer.error().message;
+    const Result<void> sound = renderer->check_not_padded("chat.json");
+    return sound ? "accepted:" : sound.error().message;
   };
   const auto of_schema = [&](const std::string& parameters) {
     return told(tool(parameters), "{}");
