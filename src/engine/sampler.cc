@@ -162,7 +162,9 @@ Result<void> validate(const SamplingOptions& o, int64_t vocabulary) {
     if (!(std::abs(value) <= 100))
       return fail(Code::kInvalidInput, "{} penalty {}: must be from -100 to 100", name, value);
   for (const auto& [id, bias] : o.logit_bias) {
-    if (id < 0 || id >= vocabulary)
+    if (id < 0)
+      return fail(Code::kInvalidInput, "logit bias of token {}: ids of tokens begin at 0", id);
+    if (id >= vocabulary)
       return fail(Code::kInvalidInput,
                   "logit bias of token {}: the vocabulary has {} tokens",
                   id,
