@@ -48,6 +48,7 @@ class AdaptedSource final : public ModelSource {
   Result<std::vector<std::string>> texts_in(const std::string& folder) const override {
     return base_->texts_in(folder);
   }
+  Result<std::vector<std::string>> reading_notes() const override { return base_->reading_notes(); }
   bool vouched_for() const override { return base_->vouched_for(); }
   Result<std::string> weights_root(const HashedBytes& hashed) const override {
     return base_->weights_root(hashed);

@@ -22,7 +22,14 @@ constexpr std::string_view kRead[] = {"attention.head_count",
                                       "feed_forward_length",
                                       "rope.dimension_count",
                                       "rope.freq_base",
-                                      "rope.scaling.type"};
+                                      "rope.scaling.factor",
+                                      "rope.scaling.original_context_length",
+                                      "rope.scaling.type",
+                                      "rope.scaling.yarn_beta_fast",
+                                      "rope.scaling.yarn_beta_slow"};
+
+/// The same of llama and qwen2 alone.
+constexpr std::string_view kReadOfLlama[] = {"rope.scale_linear"};
 
 /// The same of deepseek2 alone.
 constexpr std::string_view kReadOfDeepSeek[] = {"attention.key_length_mla",
@@ -38,21 +45,16 @@ constexpr std::string_view kReadOfDeepSeek[] = {"attention.key_length_mla",
                                                 "expert_weights_norm",
                                                 "expert_weights_scale",
                                                 "leading_dense_block_count",
-                                                "rope.scaling.factor",
-                                                "rope.scaling.original_context_length",
-                                                "rope.scaling.yarn_beta_fast",
-                                                "rope.scaling.yarn_beta_slow",
+                                                "nextn_predict_layers",
                                                 "rope.scaling.yarn_log_multiplier"};
 
 /// Those that say nothing: of LayerNorm, which these architectures have not; of llama's and qwen2's
-/// experts and RoPE's scaling, of which there are none (expert_count, rope.scaling.type); of
-/// the order of the rows of queries and keys, which converters name as they all write it; of what an
+/// experts, of which there are none (expert_count); of the order of the rows of queries and keys, which converters name as they all write it; of what an
 /// embedding is made from the last layer; of the shape, which the tensors have.
 constexpr std::string_view kSaysNothing[] = {"attention.layer_norm_epsilon",
                                              "expert_used_count",
                                              "pooling_type",
                                              "rope.scaling.finetuned",
-                                             "rope.scaling.original_context_length",
                                              "tensor_data_layout",
                                              "vocab_size"};
 
@@ -76,7 +78,6 @@ constexpr Neutral kNeutral[] = {{"attention.causal", 1, 1},
                                 {"residual_scale", 0, 1},
                                 {"rope.scale_linear", 0, 1},
                                 {"rope.scaling.attn_factor", 0, 1},
-                                {"rope.scaling.factor", 0, 1},
                                 {"rope.scaling.yarn_attn_factor", 1, 1},
                                 {"rope.scaling.yarn_ext_factor", 1, 1}};
 
@@ -97,6 +98,8 @@ Result<void> check_gguf_keys(const GgufFile& file, const std::string& arch) {
     const std::string_view key = std::string_view(name).substr(arch.size() + 1);
     const auto is_key = [&](std::string_view k) { return k == key; };
     if (std::any_of(std::begin(kRead), std::end(kRead), is_key) ||
+        (arch != "deepseek2" &&
+         std::any_of(std::begin(kReadOfLlama), std::end(kReadOfLlama), is_key)) ||
         (arch == "deepseek2" &&
          std::any_of(std::begin(kReadOfDeepSeek), std::end(kReadOfDeepSeek), is_key)) ||
         std::any_of(std::begin(kSaysNothing), std::end(kSaysNothing), is_key))

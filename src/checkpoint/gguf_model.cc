@@ -1,5 +1,7 @@
 #include "checkpoint/gguf_model.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -172,16 +174,79 @@ Result<ordered_json> common_config(const Header& h) {
   return j;
 }
 
-/// How RoPE is stretched: its name, "none" where it is not.
-Result<std::string> rope_scaling_of(const Header& h, std::string_view known) {
-  if (!h.has("rope.scaling.type")) return std::string("none");
+/// How RoPE is stretched: its name, "none" where it is not; `silent` where the file has none.
+Result<std::string> rope_scaling_of(const Header& h,
+                                    const std::vector<std::string>& known,
+                                    const char* silent) {
+  if (!h.has("rope.scaling.type")) return std::string(silent);
   TRY_ASSIGN(std::string type, h.file().text(h.key("rope.scaling.type")));
-  if (type == "none" || type == known) return type;
+  if (type == "none" || std::find(known.begin(), known.end(), type) != known.end()) return type;
+  return fail(
+      Code::kInvalidInput,
+      "{}: RoPE is stretched by {}, which Ferry does not read from GGUF files of {}; it reads {}",
+      h.file().path(),
+      printable(type),
+      h.arch(),
+      fmt::join(known, ", "));
+}
+
+/// Adds to `yarn` what all architectures have in the header.
+Result<void> add_yarn(const Header& h, ordered_json& yarn) {
+  TRY_ASSIGN(yarn["factor"], h.number("rope.scaling.factor"));
+  TRY_ASSIGN(yarn["beta_fast"], h.number("rope.scaling.yarn_beta_fast", 32.0));
+  TRY_ASSIGN(yarn["beta_slow"], h.number("rope.scaling.yarn_beta_slow", 1.0));
+  return {};
+}
+
+/// Stretched RoPE of llama and qwen2, as config.json has it; null: it is not. As llama.cpp reads it: a factor without a
+/// kind is linear, 0 and 1 are none, an older name of it counts where the newer is missing; YaRN's cosines and sines
+/// grow by 0.1 ln(factor) + 1.
+Result<ordered_json> llama_scaling(const Header& h, int64_t context) {
+  TRY_ASSIGN(const std::string kind, rope_scaling_of(h, {"linear", "yarn"}, "linear"));
+  if (kind == "none") return ordered_json(nullptr);
+  if (kind == "linear") {
+    TRY_ASSIGN(const double older, h.number("rope.scale_linear", 1.0));
+    TRY_ASSIGN(const double factor, h.number("rope.scaling.factor", older));
+    if (factor == 0 || factor == 1) return ordered_json(nullptr);
+    return ordered_json{{"rope_type", "linear"}, {"factor", factor}};
+  }
+  ordered_json yarn = {{"rope_type", "yarn"}};
+  TRY(add_yarn(h, yarn));
+  TRY_ASSIGN(yarn["original_max_position_embeddings"],
+             h.size("rope.scaling.original_context_length", context));
+  return yarn;
+}
+
+/// What divides RoPE's frequencies pair by pair, as the parameters that config.json has; null: nothing does.
+Result<ordered_json> factors_of(const GgufFile& f, int64_t head_dim, double theta) {
+  const GgufTensor* factors = f.find(kRopeFactors);
+  if (factors == nullptr) return ordered_json(nullptr);
+  const int64_t count = factors->shape.count();
+  if (count * 2 != head_dim)
+    return fail(Code::kInvalidInput,
+                "{}: {} has {} values for heads of {} columns",
+                f.path(),
+                kRopeFactors,
+                count,
+                head_dim);
+  std::vector<float> values(static_cast<size_t>(count));
+  decode_blocks(factors->type, f.bytes(*factors), values);
+  const bool ones = std::all_of(values.begin(), values.end(), [](float v) { return v == 1; });
+  const auto it = std::find_if(kLlamaScalings.begin(),
+                               kLlamaScalings.end(),
+                               [&](const LlamaScaling& s) { return agrees(s, theta, values); });
+  // Short heads may turn so fast that Llama's factors are ones, too: then both are the same.
+  if (it != kLlamaScalings.end() && !ones)
+    return ordered_json{{"rope_type", "llama3"},
+                        {"factor", it->factor},
+                        {"low_freq_factor", it->low},
+                        {"high_freq_factor", it->high},
+                        {"original_max_position_embeddings", it->original}};
+  if (ones) return ordered_json(nullptr);
   return fail(Code::kInvalidInput,
-              "{}: RoPE is stretched by {}, which Ferry does not read from GGUF files of {}",
-              h.file().path(),
-              printable(type),
-              h.arch());
+              "{}: {} holds factors that are neither Llama 3.1's nor 3.2's",
+              f.path(),
+              kRopeFactors);
 }
 
 /// Adds what llama and qwen2 have.
@@ -203,34 +268,14 @@ Result<void> add_llama_config(const Header& h, ordered_json& j) {
                  head_dim,
                  "Ferry runs models whose heads are turned whole and whose keys and values are as "
                  "wide"));
-  TRY(rope_scaling_of(h, "none"));
-  ordered_json scaling = nullptr;
-  if (const GgufTensor* factors = f.find(kRopeFactors)) {
-    const int64_t count = factors->shape.count();
-    if (count * 2 != head_dim)
-      return fail(Code::kInvalidInput,
-                  "{}: {} has {} values for heads of {} columns",
-                  f.path(),
-                  kRopeFactors,
-                  count,
-                  head_dim);
-    std::vector<float> values(static_cast<size_t>(count));
-    decode_blocks(factors->type, f.bytes(*factors), values);
-    const auto theta = j["rope_theta"].get<double>();
-    const auto it = std::find_if(kLlamaScalings.begin(),
-                                 kLlamaScalings.end(),
-                                 [&](const LlamaScaling& s) { return agrees(s, theta, values); });
-    if (it == kLlamaScalings.end())
-      return fail(Code::kInvalidInput,
-                  "{}: {} holds factors that are neither Llama 3.1's nor 3.2's",
-                  f.path(),
-                  kRopeFactors);
-    scaling = {{"rope_type", "llama3"},
-               {"factor", it->factor},
-               {"low_freq_factor", it->low},
-               {"high_freq_factor", it->high},
-               {"original_max_position_embeddings", it->original}};
-  }
+  TRY_ASSIGN(ordered_json scaling, llama_scaling(h, j["max_position_embeddings"].get<int64_t>()));
+  TRY_ASSIGN(ordered_json factors, factors_of(f, head_dim, j["rope_theta"].get<double>()));
+  if (!scaling.is_null() && !factors.is_null())
+    return fail(Code::kInvalidInput,
+                "{}: RoPE is stretched twice, by the header and by {}: Ferry has one of the two",
+                f.path(),
+                kRopeFactors);
+  if (scaling.is_null()) scaling = std::move(factors);
   j["architectures"] =
       ordered_json::array({h.arch() == "llama" ? "LlamaForCausalLM" : "Qwen2ForCausalLM"});
   j["model_type"] = h.arch();
@@ -265,6 +310,16 @@ Result<void> add_deepseek_gate(const Header& h, ordered_json& j) {
   j["norm_topk_prob"] = norm;
   j["routed_scaling_factor"] = scale == 0 ? 1 : scale;  // llama.cpp takes 0 for none
   return {};
+}
+
+/// How many of the blocks are the model's: those behind them, whose tensors say so, predict further tokens
+/// (multi-token prediction), which no answer depends on.
+Result<int64_t> layers_without_prediction(const Header& h, int64_t blocks) {
+  TRY_ASSIGN(const int64_t predicting, h.size("nextn_predict_layers", 0));
+  const int64_t first = blocks - predicting;
+  const bool stored = predicting > 0 && first > 0 &&
+                      h.file().find(fmt::format("blk.{}.nextn.eh_proj.weight", first)) != nullptr;
+  return stored ? first : blocks;
 }
 
 /// Adds what DeepSeek V2, V3 and R1 have.
@@ -313,7 +368,7 @@ Result<void> add_deepseek_config(const Header& h, ordered_json& j) {
   j["architectures"] =
       ordered_json::array({v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"});
   j["num_nextn_predict_layers"] = 0;
-  TRY_ASSIGN(const std::string scaling, rope_scaling_of(h, "yarn"));
+  TRY_ASSIGN(const std::string scaling, rope_scaling_of(h, {"yarn"}, "none"));
   j["rope_scaling"] = nullptr;
   if (scaling == "none") {
     TRY_ASSIGN(const double factor, h.number("rope.scaling.factor", 1.0));
@@ -330,11 +385,9 @@ Result<void> add_deepseek_config(const Header& h, ordered_json& j) {
   const double mscale =
       std::strtod(fmt::format("{}", static_cast<float>(10 * tenth)).c_str(), nullptr);
   ordered_json yarn = {{"type", "yarn"}, {"mscale", mscale}, {"mscale_all_dim", mscale}};
-  TRY_ASSIGN(yarn["factor"], h.number("rope.scaling.factor"));
+  TRY(add_yarn(h, yarn));
   TRY_ASSIGN(yarn["original_max_position_embeddings"],
              h.size("rope.scaling.original_context_length"));
-  TRY_ASSIGN(yarn["beta_fast"], h.number("rope.scaling.yarn_beta_fast", 32.0));
-  TRY_ASSIGN(yarn["beta_slow"], h.number("rope.scaling.yarn_beta_slow", 1.0));
   j["rope_scaling"] = std::move(yarn);
   return {};
 }
@@ -374,6 +427,11 @@ Result<void> GgufModel::read_config() {
   const Header header(file_, arch);
   TRY_ASSIGN(ordered_json j, common_config(header));
   TRY(deepseek ? add_deepseek_config(header, j) : add_llama_config(header, j));
+  blocks_ = j["num_hidden_layers"].get<int64_t>();
+  if (deepseek) {
+    TRY_ASSIGN(layers_, layers_without_prediction(header, blocks_));
+    j["num_hidden_layers"] = layers_;
+  }
   layers_ = j["num_hidden_layers"].get<int64_t>();
   experts_ = j.value("n_routed_experts", int64_t{0});
   if (arch == "llama") {
@@ -404,8 +462,9 @@ Result<void> GgufModel::place_tensors() {
     int64_t block = -1;
     const char* const end = name.data() + name.size();
     const auto [after, error] = std::from_chars(name.data() + 4, end, block);
-    if (error != std::errc() || after == end || *after != '.' || block < 0 || block >= layers_)
+    if (error != std::errc() || after == end || *after != '.' || block < 0 || block >= blocks_)
       return unknown();
+    if (block >= layers_) continue;  // predicts further tokens
     const std::string_view rest(after + 1, static_cast<size_t>(end - after - 1));
     const std::string in_file = fmt::format("blk.{}.", block);
     if (rest == kValuesOfLatent && file_.find(in_file + std::string(kKeysOfLatent)) != nullptr)
@@ -739,6 +798,13 @@ Result<std::optional<std::string>> GgufModel::optional_text(const std::string& f
   if (file_name == "tokenizer.json") return gguf_tokenizer_json(file_);
   if (file_name == "tokenizer_config.json") return tokenizer_config_json();
   return std::nullopt;
+}
+
+Result<std::vector<std::string>> GgufModel::reading_notes() const {
+  TRY_ASSIGN(std::vector<std::string> notes, gguf_token_notes(file_));
+  if (blocks_ > layers_)
+    notes.push_back("its multi-token prediction is not read: the model is made without");
+  return notes;
 }
 
 /// The names of its begin and end tokens, and its chat template.

@@ -43,6 +43,7 @@ class GgufModel final : public ModelSource {
   Result<std::vector<std::string>> texts_in(const std::string&) const override {
     return std::vector<std::string>{};
   }
+  Result<std::vector<std::string>> reading_notes() const override;
   bool vouched_for() const override { return false; }
   Result<std::string> weights_root(const HashedBytes& hashed) const override;
 
@@ -83,7 +84,10 @@ class GgufModel final : public ModelSource {
 
   GgufFile file_;
   std::string config_json_;
-  int64_t layers_ = 0, experts_ = 0, turned_heads_ = 0, turned_kv_heads_ = 0;
+  int64_t layers_ = 0;  // of the model
+  int64_t blocks_ =
+      0;  // of the file: those behind the layers predict further tokens, and are left out
+  int64_t experts_ = 0, turned_heads_ = 0, turned_kv_heads_ = 0;
   std::map<std::string, Place, std::less<>> places_;
 };
 

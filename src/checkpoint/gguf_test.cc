@@ -1,13 +1,17 @@
 #include "checkpoint/gguf.h"
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "checkpoint/gguf_model.h"
 #include "checkpoint/gguf_tokenizer.h"
@@ -193,7 +197,8 @@ Builder tiny_llama(
     float first = 0,
     const char* end = "tokenizer.ggml.eos_token_id",
     uint64_t more_keys = 0,
-    const std::function<void(Builder&)>& put_more = [](Builder&) {}) {
+    const std::function<void(Builder&)>& put_more = [](Builder&) {},
+    const std::array<float, 2>& factors = {1, 1}) {
   Builder b;
   b.header(13, 9 + more_keys)
       .key_text("general.architecture", "llama")
@@ -239,8 +244,8 @@ Builder tiny_llama(
     const uint64_t columns = p.dims[0], rows = p.dims.size() > 1 ? p.dims[1] : 1;
     for (uint64_t r = 0; r < rows; ++r)
       for (uint64_t c = 0; c < columns; ++c) {
-        const bool factors = std::string_view(p.name) == "rope_freqs.weight";
-        b.put(factors ? 1.0f : first + static_cast<float>(r));
+        const bool divides = std::string_view(p.name) == "rope_freqs.weight";
+        b.put(divides ? factors[c] : first + static_cast<float>(r));
       }
     b.pad(32);
   }
@@ -269,7 +274,7 @@ TEST(GgufModel, TellsWhatTheHubWouldTell) {
   EXPECT_EQ(config.at("tie_word_embeddings"), false);
   EXPECT_TRUE(config.at("bos_token_id").is_null());
   EXPECT_EQ(config.at("eos_token_id"), 2);
-  EXPECT_EQ(config.at("rope_scaling").at("rope_type"), "llama3");
+  EXPECT_TRUE(config.at("rope_scaling").is_null());  // rope_freqs are ones, which stretch nothing
   EXPECT_EQ(model->names().size(), 12u);
 
   // Rows of queries and keys are put back where the hub has them; others stay.
@@ -325,6 +330,90 @@ TEST(GgufModel, SplitsTextAsTheModelsOwnFiles) {
   }
 }
 
+/// The config's rope_scaling, or why there is none.
+nlohmann::json scaling_of(uint64_t keys,
+                          const std::function<void(Builder&)>& put,
+                          const std::array<float, 2>& factors = {1, 1}) {
+  const Builder b = tiny_llama(0, "tokenizer.ggml.eos_token_id", keys, put, factors);
+  const Result<GgufModel> model = GgufModel::of(b.parse().value());
+  if (!model) return model.error().message;
+  return nlohmann::json::parse(model->config_json()).at("rope_scaling");
+}
+
+/// As llama.cpp takes the header: what its converter writes of config.json is config.json again.
+TEST(GgufModel, StretchedRopeIsReadAsLlamaCppDoes) {
+  using nlohmann::json;
+  const json linear = {{"rope_type", "linear"}, {"factor", 4.0}};
+  EXPECT_EQ(
+      scaling_of(
+          2,
+          [](Builder& b) {
+            b.key_text("llama.rope.scaling.type", "linear").key_f32("llama.rope.scaling.factor", 4);
+          }),
+      linear);
+  EXPECT_EQ(scaling_of(1, [](Builder& b) { b.key_f32("llama.rope.scaling.factor", 4); }), linear);
+  EXPECT_EQ(scaling_of(1, [](Builder& b) { b.key_f32("llama.rope.scale_linear", 4); }), linear);
+  EXPECT_EQ(
+      scaling_of(2,
+                 [](Builder& b) {
+                   b.key_f32("llama.rope.scale_linear", 8).key_f32("llama.rope.scaling.factor", 4);
+                 }),
+      linear);
+  const auto yarn = [](Builder& b) {
+    b.key_text("llama.rope.scaling.type", "yarn").key_f32("llama.rope.scaling.factor", 4);
+  };
+  EXPECT_EQ(scaling_of(2, yarn),
+            (json{{"rope_type", "yarn"},
+                  {"factor", 4.0},
+                  {"beta_fast", 32.0},
+                  {"beta_slow", 1.0},
+                  {"original_max_position_embeddings", 64}}));  // context_length
+  EXPECT_EQ(scaling_of(5,
+                       [&](Builder& b) {
+                         yarn(b);
+                         b.key_u32("llama.rope.scaling.original_context_length", 16)
+                             .key_f32("llama.rope.scaling.yarn_beta_fast", 16)
+                             .key_f32("llama.rope.scaling.yarn_beta_slow", 2);
+                       }),
+            (json{{"rope_type", "yarn"},
+                  {"factor", 4.0},
+                  {"beta_fast", 16.0},
+                  {"beta_slow", 2.0},
+                  {"original_max_position_embeddings", 16}}));
+  // Nothing is stretched where the kind says so, or by 1, or by 0, which is "not given".
+  const auto none = [](const char* type, float factor) {
+    return scaling_of(2, [&](Builder& b) {
+      b.key_text("llama.rope.scaling.type", type).key_f32("llama.rope.scaling.factor", factor);
+    });
+  };
+  EXPECT_TRUE(none("none", 4).is_null());
+  EXPECT_TRUE(none("linear", 1).is_null());
+  EXPECT_TRUE(none("linear", 0).is_null());
+  const std::string longrope = none("longrope", 4).get<std::string>();
+  EXPECT_NE(
+      longrope.find("'longrope', which Ferry does not read from GGUF files of llama; it reads "
+                    "linear, yarn"),
+      std::string::npos)
+      << longrope;
+  // Llama 3.1's: of two pairs with theta 500000, turning in 2 pi and 2 pi sqrt(theta) positions.
+  const auto theta = [](Builder& b) { b.key_f32("llama.rope.freq_base", 500000); };
+  const double smooth = (8192 / (2 * 3.14159265358979323846 * std::sqrt(500000.0)) - 1) / 3;
+  const std::array<float, 2> llama = {1, static_cast<float>(1 / ((1 - smooth) / 8 + smooth))};
+  EXPECT_EQ(scaling_of(1, theta, llama).at("rope_type"), "llama3");
+  EXPECT_EQ(scaling_of(1, theta, llama).at("factor"), 8.0);
+  const json other = scaling_of(1, theta, {1, 2});
+  EXPECT_NE(other.get<std::string>().find("neither Llama 3.1's nor 3.2's"), std::string::npos);
+  const json twice = scaling_of(
+      3,
+      [&](Builder& b) {
+        theta(b);
+        yarn(b);
+      },
+      llama);
+  ASSERT_TRUE(twice.is_string()) << twice;
+  EXPECT_NE(twice.get<std::string>().find("stretched twice"), std::string::npos) << twice;
+}
+
 TEST(GgufModel, ATurnsEndAloneIsTheEnd) {
   const Builder b = tiny_llama(0, "tokenizer.ggml.eot_token_id");
   Result<GgufModel> model = GgufModel::of(b.parse().value());
@@ -332,26 +421,88 @@ TEST(GgufModel, ATurnsEndAloneIsTheEnd) {
   EXPECT_EQ(nlohmann::json::parse(model->config_json()).at("eos_token_id"), 2);
 }
 
-/// Files name one end, or two; their models know more.
-TEST(GgufModel, AnswersEndWhereTheModelKnowsAnEnd) {
-  const std::vector<std::pair<std::string, int32_t>> tokens = {{"a", 1},
-                                                               {"<|end_of_text|>", 3},
-                                                               {"<|eot_id|>", 3},
-                                                               {"<|im_end|>", 1},  // text like any
-                                                               {"<|begin_of_text|>", 3},
-                                                               {"<|mine|>", 3}};
-  const Builder b = tiny_llama(0, "tokenizer.ggml.eos_token_id", 3, [&](Builder& to) {
-    to.key_u32("tokenizer.ggml.eom_token_id", 5);
-    to.text("tokenizer.ggml.tokens").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{tokens.size()});
+/// A model with these tokens and what the file says of each; without types if `typed` is false. It names
+/// <|eot_id|> as its end of text, and <|mine|> as that of a message.
+Result<GgufModel> with_tokens(const std::vector<std::pair<std::string, int32_t>>& tokens,
+                              bool typed) {
+  const Builder b = tiny_llama(0, "tokenizer.ggml.eos_token_id", typed ? 7 : 6, [&](Builder& to) {
+    to.key_u32("tokenizer.ggml.eom_token_id", 5).key_u32("tokenizer.ggml.bos_token_id", 4);
+    to.key_text("tokenizer.ggml.model", "gpt2").key_text("tokenizer.ggml.pre", "gpt-2");
+    to.text("tokenizer.ggml.merges").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{1});
+    to.text("a a");
+    to.text("tokenizer.ggml.tokens").put(uint32_t{9}).put(uint32_t{8});
+    to.put(uint64_t{tokens.size()});
     for (const auto& token : tokens) to.text(token.first);
+    if (!typed) return;
     to.text("tokenizer.ggml.token_type").put(uint32_t{9}).put(uint32_t{5});
     to.put(uint64_t{tokens.size()});
     for (const auto& token : tokens) to.put(token.second);
   });
-  Result<GgufModel> model = GgufModel::of(b.parse().value());
+  TRY_ASSIGN(GgufFile file, b.parse());
+  return GgufModel::of(std::move(file));
+}
+
+std::set<int> control_tokens(GgufModel& model) {
+  std::set<int> ids;
+  const auto text = model.optional_text("tokenizer.json");
+  EXPECT_TRUE(text) << text.error().message;
+  const auto tokenizer = nlohmann::json::parse(**text);
+  for (const auto& added : tokenizer.at("added_tokens"))
+    if (added.at("special") == true) ids.insert(added.at("id").get<int>());
+  return ids;
+}
+
+/// Files name one end, or two; their models know more. Older converters got the types of tokens wrong, or wrote none:
+/// an answer must end all the same.
+TEST(GgufModel, AnswersEndWhereTheModelKnowsAnEnd) {
+  constexpr int32_t kText = 1, kControl = 3, kUser = 4;
+  for (const int32_t wrong : {kControl, kText, kUser})
+    for (const bool typed : {true, false}) {
+      Result<GgufModel> model = with_tokens({{"a", kText},
+                                             {"<|end_of_text|>", wrong},
+                                             {"<|eot_id|>", wrong},
+                                             {"<|im_end|>", kControl},
+                                             {"<|begin_of_text|>", wrong},
+                                             {"<|mine|>", wrong}},
+                                            typed);
+      ASSERT_TRUE(model) << model.error().message;
+      EXPECT_EQ(nlohmann::json::parse(model->config_json()).at("eos_token_id"),
+                (nlohmann::json{2, 5, 1, 3}));
+      EXPECT_EQ(control_tokens(*model), (std::set<int>{1, 2, 3, 4, 5})) << wrong << typed;
+      const auto told = model->reading_notes();
+      ASSERT_TRUE(told) << told.error().message;
+      const std::string notes = fmt::format("{}", fmt::join(*told, "\n"));
+      if (!typed)
+        EXPECT_NE(notes.find("does not say which of its tokens"), std::string::npos) << notes;
+      else if (wrong == kControl)
+        EXPECT_EQ(notes, "");
+      else
+        EXPECT_NE(notes.find("does not call '<|end_of_text|>', '<|eot_id|>', '<|begin_of_text|>', "
+                             "'<|mine|>' control tokens"),
+                  std::string::npos)
+            << notes;
+    }
+  // A token that ends nothing is what the list says.
+  Result<GgufModel> model = with_tokens({{"<|im_start|>", kText},
+                                         {"b", kControl},
+                                         {"c", kControl},
+                                         {"d", kText},
+                                         {"e", kControl},
+                                         {"f", kControl}},
+                                        true);
   ASSERT_TRUE(model) << model.error().message;
-  EXPECT_EQ(nlohmann::json::parse(model->config_json()).at("eos_token_id"),
-            (nlohmann::json{2, 5, 1}));
+  EXPECT_EQ(control_tokens(*model), (std::set<int>{1, 2, 4, 5}));
+}
+
+TEST(GgufModel, AFileOfBeforeTextsSplittingWasNamedSaysSo) {
+  Builder b;
+  b.header(0, 2).key_text("general.architecture", "llama").key_text("tokenizer.ggml.model", "gpt2");
+  const Result<std::string> made = gguf_tokenizer_json(b.parse().value());
+  ASSERT_FALSE(made);
+  EXPECT_NE(
+      made.error().message.find("does not say how its tokenizer splits text (tokenizer.ggml.pre)"),
+      std::string::npos)
+      << made.error().message;
 }
 
 /// By the kind of tokenizer, where the file says nothing: each of its names is that kind.
@@ -437,8 +588,6 @@ TEST(Gguf, KeysThatChangeTheModelAreRefused) {
       const std::string got = with(arch, key, value);
       EXPECT_NE(got.find(missing), std::string::npos) << key << ": " << got;
     };
-    refused("rope.scale_linear", 4.f);
-    refused("rope.scaling.factor", 4.f);
     refused("rope.scaling.attn_factor", 0.5f);
     refused("rope.scaling.yarn_log_multiplier", 0.1f);
     refused("attention.scale", 0.25f);
@@ -452,6 +601,7 @@ TEST(Gguf, KeysThatChangeTheModelAreRefused) {
     refused("embedding_scale", 12.f);
     refused("a_key_that_nobody_knows", 0);
     accepted("attention.causal", true);
+    refused("nextn_predict_layers", 1);
     accepted("rope.scaling.factor", 1.f);
     accepted("rope.scale_linear", 0.f);
     accepted("logit_scale", 1.f);

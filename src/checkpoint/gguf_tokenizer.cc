@@ -17,7 +17,12 @@ namespace {
 using nlohmann::ordered_json;
 
 // What llama.cpp's numbers for tokens mean (tokenizer.ggml.token_type).
-constexpr int64_t kControl = 3, kUserDefined = 4;
+constexpr int64_t kNormal = 1, kControl = 3, kUserDefined = 4;
+
+constexpr const char* kTokens = "tokenizer.ggml.tokens";
+constexpr const char* kTypes = "tokenizer.ggml.token_type";
+constexpr const char* kEndKeys[] = {
+    "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
 
 constexpr const char* kBeginKey = "tokenizer.ggml.bos_token_id";
 constexpr const char* kDigits = "digits";  // in place of an expression: each digit is a piece
@@ -33,7 +38,7 @@ struct Splitting {
   bool adds_bos = false;       // where the file is silent: llama.cpp's own rule
 };
 
-/// Texts of control tokens that end an answer, whatever the file says of them: Llama's, ChatML's, Phi's, Gemma's,
+/// Texts of tokens that end an answer, whatever the file says of them: Llama's, ChatML's, Phi's, Gemma's,
 /// DeepSeek-Coder's, Harmony's. llama.cpp's list, of which these families have been seen.
 constexpr std::string_view kEnds[] = {"<|eot_id|>",
                                       "<|eom_id|>",
@@ -134,7 +139,15 @@ Result<const Splitting*> splitting_of(const GgufFile& file) {
                 "{}: its tokenizer is of the kind {}; Ferry reads byte-level BPE (\"gpt2\")",
                 file.path(),
                 printable(model));
-  TRY_ASSIGN(const std::string name, file.text("tokenizer.ggml.pre"));
+  constexpr const char* kSplitting = "tokenizer.ggml.pre";
+  if (!file.has(kSplitting))
+    return fail(Code::kInvalidInput,
+                "{}: does not say how its tokenizer splits text ({}), as files made before May "
+                "2024 do not: make it "
+                "anew from the model's directory with a converter of today, or use that directory",
+                file.path(),
+                kSplitting);
+  TRY_ASSIGN(const std::string name, file.text(kSplitting));
   if (const Splitting* s = find_splitting(name)) return s;
   std::vector<std::string> known;
   for (const Splitting& s : splittings()) known.push_back(s.names[0]);
@@ -146,23 +159,59 @@ Result<const Splitting*> splitting_of(const GgufFile& file) {
               fmt::join(known, ", "));
 }
 
+/// The tokens, and what each is: a list that the file may do without (then none is a control token), and which
+/// older converters got wrong.
+struct Tokens {
+  std::vector<std::string> texts;
+  std::vector<int64_t> types;
+  std::vector<size_t> overridden;  // that are control tokens although the list says otherwise
+  bool typed = true;
+};
+
+/// As llama.cpp reads them: what ends an answer, or is named as begin or end, is a control token whatever the list says.
+Result<Tokens> read_tokens(const GgufFile& file) {
+  Tokens t;
+  TRY_ASSIGN(t.texts, file.value<std::vector<std::string>>(kTokens, "a list of texts"));
+  t.typed = file.has(kTypes);
+  if (t.typed) {
+    TRY_ASSIGN(t.types, file.value<std::vector<int64_t>>(kTypes, "a list of whole numbers"));
+  } else {
+    t.types.assign(t.texts.size(), kNormal);
+  }
+  if (t.types.size() != t.texts.size())
+    return fail(Code::kInvalidInput,
+                "{}: \"{}\" has {} entries for {} tokens",
+                file.path(),
+                kTypes,
+                t.types.size(),
+                t.texts.size());
+  std::set<size_t> control;
+  for (size_t id = 0; id < t.texts.size(); ++id)
+    if (std::find(std::begin(kEnds), std::end(kEnds), t.texts[id]) != std::end(kEnds))
+      control.insert(id);
+  std::vector<const char*> named(std::begin(kEndKeys), std::end(kEndKeys));
+  named.push_back(kBeginKey);
+  for (const char* const key : named) {
+    // An id that is none is refused by whoever reads it.
+    const Result<int64_t> id = file.integer(key, 0, std::ssize(t.texts) - 1);
+    if (id) control.insert(static_cast<size_t>(*id));
+  }
+  for (const size_t id : control) {
+    if (t.types[id] == kControl) continue;
+    t.types[id] = kControl;
+    t.overridden.push_back(id);
+  }
+  return t;
+}
+
 }  // namespace
 
 Result<std::string> gguf_tokenizer_json(const GgufFile& file) {
   TRY_ASSIGN(const Splitting* splitting, splitting_of(file));
-  TRY_ASSIGN(const auto tokens,
-             file.value<std::vector<std::string>>("tokenizer.ggml.tokens", "a list of texts"));
-  TRY_ASSIGN(
-      const auto types,
-      file.value<std::vector<int64_t>>("tokenizer.ggml.token_type", "a list of whole numbers"));
+  TRY_ASSIGN(const Tokens read, read_tokens(file));
+  const auto& [tokens, types, overridden, typed] = read;
   TRY_ASSIGN(const auto merges,
              file.value<std::vector<std::string>>("tokenizer.ggml.merges", "a list of texts"));
-  if (types.size() != tokens.size())
-    return fail(Code::kInvalidInput,
-                "{}: \"tokenizer.ggml.token_type\" has {} entries for {} tokens",
-                file.path(),
-                types.size(),
-                tokens.size());
   ordered_json vocab = ordered_json::object(), added = ordered_json::array(),
                pairs = ordered_json::array();
   std::set<std::string_view> seen;
@@ -226,26 +275,41 @@ Result<std::vector<int64_t>> gguf_end_tokens(const GgufFile& file, int64_t vocab
   const auto add = [&](int64_t id) {
     if (std::find(ends.begin(), ends.end(), id) == ends.end()) ends.push_back(id);
   };
-  for (const char* const key : {"tokenizer.ggml.eos_token_id",
-                                "tokenizer.ggml.eot_token_id",
-                                "tokenizer.ggml.eom_token_id"}) {
+  for (const char* const key : kEndKeys) {
     if (!file.has(key)) continue;
     TRY_ASSIGN(const int64_t id, file.integer(key, 0, vocabulary - 1));
     add(id);
   }
-  if (!file.has("tokenizer.ggml.tokens") || !file.has("tokenizer.ggml.token_type")) return ends;
-  TRY_ASSIGN(const auto tokens,
-             file.value<std::vector<std::string>>("tokenizer.ggml.tokens", "a list of texts"));
-  TRY_ASSIGN(
-      const auto types,
-      file.value<std::vector<int64_t>>("tokenizer.ggml.token_type", "a list of whole numbers"));
-  const size_t count = std::min(
-      {tokens.size(), types.size(), static_cast<size_t>(std::max<int64_t>(vocabulary, 0))});
+  if (!file.has(kTokens)) return ends;
+  TRY_ASSIGN(const Tokens t, read_tokens(file));
+  const size_t count =
+      std::min(t.texts.size(), static_cast<size_t>(std::max<int64_t>(vocabulary, 0)));
   for (size_t id = 0; id < count; ++id)
-    if (types[id] == kControl &&
-        std::find(std::begin(kEnds), std::end(kEnds), tokens[id]) != std::end(kEnds))
+    if (std::find(std::begin(kEnds), std::end(kEnds), t.texts[id]) != std::end(kEnds))
       add(static_cast<int64_t>(id));
   return ends;
+}
+
+Result<std::vector<std::string>> gguf_token_notes(const GgufFile& file) {
+  std::vector<std::string> notes;
+  if (!file.has(kTokens)) return notes;
+  TRY_ASSIGN(const Tokens t, read_tokens(file));
+  if (!t.typed)
+    notes.push_back(fmt::format(
+        "does not say which of its tokens are control tokens ({}): all are text but begin and ends",
+        kTypes));
+  else if (!t.overridden.empty()) {
+    std::vector<std::string> texts;
+    for (const size_t id : t.overridden) texts.push_back(printable(t.texts[id]));
+    notes.push_back(
+        fmt::format("its list of types does not call {} {} ({}): taken for {}, since text begins "
+                    "or answers end there",
+                    fmt::join(texts, ", "),
+                    texts.size() == 1 ? "a control token" : "control tokens",
+                    kTypes,
+                    texts.size() == 1 ? "one" : "such"));
+  }
+  return notes;
 }
 
 Result<bool> gguf_adds_bos(const GgufFile& file) {

@@ -44,6 +44,9 @@ class ModelDir final : public ModelSource {
   /// What is to be known of the directory as a whole, for whoever vouches for it: that its training state was left out.
   std::vector<std::string> notes() const;
   const Passport* passport() const { return passport_.get(); }  // nullptr: none
+  Result<std::vector<std::string>> reading_notes() const override {
+    return std::vector<std::string>{};
+  }
   bool vouched_for() const override { return has_checksums() || passport() != nullptr; }
   Result<std::string> weights_root(const HashedBytes& hashed) const override;
   std::vector<std::string> names() const override;

@@ -69,6 +69,9 @@ class ModelSource {
   virtual Result<std::optional<std::string>> optional_text(const std::string& file_name) = 0;
   /// The names of the text files in one of its folders; none where it has no such folder.
   virtual Result<std::vector<std::string>> texts_in(const std::string& folder) const = 0;
+  /// What was decided against what it says, or is left out of it, each a sentence about it: for the notes of its texts
+  /// (checkpoint/model_texts.h). Errors: kInvalidInput.
+  virtual Result<std::vector<std::string>> reading_notes() const = 0;
   /// Whether hashes say that its files are what was written: then none may be left out.
   virtual bool vouched_for() const = 0;
   /// A hash of the files that hold its weights, 64 hex digits: by which an adapter knows its base. With a

@@ -71,6 +71,16 @@ Json file_object(const std::map<std::string, std::string>& files, const char* na
   return json.is_object() ? std::move(json) : Json::object();
 }
 
+/// Whether the class that Transformers makes of a tokenizer_config.json has begin and end tokens where the file is
+/// silent (LlamaTokenizer's are <s> and </s>). Those that any model may have, have none.
+bool has_tokens_of_its_own(const Json& config) {
+  const auto it = config.find("tokenizer_class");
+  if (it == config.end() || !it->is_string()) return false;
+  const std::string& name = it->get_ref<const std::string&>();
+  return name != "PreTrainedTokenizerFast" && name != "PreTrainedTokenizer" &&
+         name != "TokenizersBackend";
+}
+
 NamedTokens read_named_tokens(const std::map<std::string, std::string>& files) {
   NamedTokens named;
   const auto take = [&](const Json& tokens, std::string_view ending) {
@@ -88,6 +98,8 @@ NamedTokens read_named_tokens(const std::map<std::string, std::string>& files) {
   const Json config = file_object(files, kTokenizerConfigName);
   take_file(config);
   if (!config.contains("added_tokens_decoder")) take_file(file_object(files, kSpecialTokensName));
+  if (files.contains(kTokenizerConfigName) && !has_tokens_of_its_own(config))
+    for (const char* name : {"bos_token", "eos_token"}) named.try_emplace(name, std::nullopt);
   return named;
 }
 
@@ -132,6 +144,8 @@ class Reader {
     constexpr const char* kOfProcessors = "chat_template.json";
     if (const Result<void> checked = check_texts(kOfProcessors); !checked)
       leave_alone(kOfProcessors, checked.error());
+    TRY_ASSIGN(const std::vector<std::string> decided, from_.reading_notes());
+    for (const std::string& what : decided) note("{}", what);
     out_.named_tokens = read_named_tokens(out_.files);
     forget_unknown_names();
     decide();

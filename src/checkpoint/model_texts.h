@@ -22,7 +22,7 @@ constexpr const char* kSpecialTokensName = "special_tokens_map.json";
 
 /// The texts of special tokens by the names that a chat template knows them by ("eos_token", "image_token"), as
 /// Transformers' tokenizers find them: in tokenizer_config.json, then in special_tokens_map.json, but not in the
-/// latter where the former has an added_tokens_decoder. std::nullopt: said to be null.
+/// latter where the former has an added_tokens_decoder. std::nullopt: said to be null, or not said.
 using NamedTokens = std::map<std::string, std::optional<std::string>>;
 
 /// The chat templates of a file's text, of tokenizer_config.json or chat_template.json, that are not empty, by their
@@ -37,8 +37,10 @@ std::map<std::string, std::string> templates_by_name(const std::string& json);
 /// - A text begins with the begin token if tokenizer.json's post_processor puts it there, which is what Transformers 5
 ///   goes by, or if tokenizer_config.json says so (add_bos_token): Transformers 4's Llama tokenizers, which DeepSeek's
 ///   releases name, added it then, and distilled models of DeepSeek's have it nowhere else.
-/// - A chat template is given the texts of named_tokens; of bos_token and eos_token that none of them names (or that
-///   the tokenizer does not have) the begin token, and the first end token, from above.
+/// - A chat template is given the texts of named_tokens: bos_token and eos_token of which a tokenizer_config.json is
+///   silent are nothing, as in Transformers, unless it names a class that has some of its own. In place of those, of
+///   those that the tokenizer does not have, and where there is no such file, it is given the begin token, and the first
+///   end token, from above.
 /// Where the files contradict each other a note says so and what was decided.
 struct ModelTexts {
   std::optional<int32_t> bos;

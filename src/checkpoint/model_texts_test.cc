@@ -92,9 +92,18 @@ TEST(ModelTexts, TemplatesAreGivenTheTokenizersTokens) {
                   {"extra_special_tokens", {{"image_token", "<|pad|>"}}}},
                  nullptr),
             "|<|eos|>|<|pad|>|-|<|pad|>|foo|True");
-  // Silent, or of tokens that the tokenizer does not have: the ids that config.json gives.
+  // Silent: nothing, but of a class that has tokens of its own.
+  EXPECT_EQ(said(Json::object(), nullptr), "-|-|-|-|-|-|True");
+  EXPECT_EQ(
+      said({{"eos_token", "<|pad|>"}, {"tokenizer_class", "PreTrainedTokenizerFast"}}, nullptr),
+      "-|<|pad|>|-|-|-|-|True");
+  EXPECT_EQ(said({{"bos_token", "<|bos|>"}}, {{"eos_token", "<|pad|>"}}),
+            "<|bos|>|<|pad|>|-|-|-|-|True");
+  EXPECT_EQ(said({{"tokenizer_class", "LlamaTokenizerFast"}}, nullptr),
+            "<|bos|>|<|eos|>|-|-|-|-|True");
+  // No file, or tokens that the tokenizer does not have: the ids that config.json gives.
   EXPECT_EQ(said(nullptr, nullptr), "<|bos|>|<|eos|>|-|-|-|-|True");
-  EXPECT_EQ(said({{"bos_token", "<s>"}}, {{"pad_token", "<|pad|>"}}),
+  EXPECT_EQ(said({{"bos_token", "<s>"}, {"eos_token", "</s>"}}, {{"pad_token", "<|pad|>"}}),
             "<|bos|>|<|eos|>|<|pad|>|-|-|-|True");
 }
 
@@ -267,9 +276,9 @@ TEST(ModelTexts, ATemplateThatGoesAlongIsGivenWhatItWas) {
   }
 }
 
-/// Where files are silent, or name what the tokenizer does not have, it was given the tokens of config.json's ids.
+/// Without files, or where they name what the tokenizer does not have, it was given the tokens of config.json's ids.
 TEST(ModelTexts, ATemplateThatGoesAlongIsGivenWhatItWasByIds) {
-  for (const char* config : {"", "{}", R"({"bos_token": "<s>", "eos_token": {"content": "</s>"}})"})
+  for (const char* config : {"", R"({"bos_token": "<s>", "eos_token": {"content": "</s>"}})"})
     for (const char* map : {"", R"({"bos_token": "<|bos|>", "eos_token": "</s>"})"}) {
       std::map<std::string, std::string> files = {
           {"chat_template.jinja", "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"}};
@@ -282,6 +291,13 @@ TEST(ModelTexts, ATemplateThatGoesAlongIsGivenWhatItWasByIds) {
       EXPECT_EQ(written(after), written(before)) << config << map;
       EXPECT_EQ(after.eos, (std::vector<int32_t>{1, 2})) << config << map;
     }
+  // Silent, the template was given nothing, and goes on so.
+  const ModelTexts silent =
+      texts_of(R"({"vocab_size": 448, "bos_token_id": 0, "eos_token_id": [2, 1]})",
+               {{"chat_template.jinja", "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"},
+                {kTokenizerConfigName, "{}"}});
+  EXPECT_EQ(written(silent), "Hi");
+  EXPECT_EQ(written(gone_along(silent)), "Hi");
   // Null, the template is given nothing, and null it stays.
   const ModelTexts none = texts_of(R"({"vocab_size": 448, "eos_token_id": 1})",
                                    {{"chat_template.jinja", "{{ eos_token is defined }}"},
@@ -306,9 +322,9 @@ TEST(ModelTexts, AFingerprintTellsWhatTemplatesAreGiven) {
         "model");
   };
   constexpr const char* kUses = "{{ eos_token }}";
-  EXPECT_EQ(of(kUses, "{}"), of(kUses, R"({"eos_token": "<|eos|>"})"));
-  EXPECT_NE(of(kUses, "{}"), of(kUses, R"({"eos_token": "<|pad|>"})"));
-  EXPECT_NE(of(kUses, "{}"), of(kUses, R"({"eos_token": null})"));
+  EXPECT_NE(of(kUses, "{}"), of(kUses, R"({"eos_token": "<|eos|>"})"));
+  EXPECT_NE(of(kUses, R"({"eos_token": "<|eos|>"})"), of(kUses, R"({"eos_token": "<|pad|>"})"));
+  EXPECT_EQ(of(kUses, "{}"), of(kUses, R"({"eos_token": null})"));
   EXPECT_EQ(of("{{ x }}", "{}"), of("{{ x }}", R"({"eos_token": "<|pad|>"})"));
 }
 
