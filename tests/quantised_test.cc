@@ -400,6 +400,43 @@ TEST_F(Quantised, MsModelSlimsLayoutIsRead) {
     ASSERT_NE(it, expected.end());
     EXPECT_EQ(w.value.to_f32(), it->second) << w.name;
   }
+
+  // Older versions have other names, of one file or of parts with an index.
+  const auto renamed = [&](const char* from_name, const char* to_name) {
+    ASSERT_TRUE(rename_path(path("theirs/") + from_name, path("theirs/") + to_name));
+  };
+  ASSERT_TRUE(remove_tree(path("theirs/checksums.json")));
+  renamed("quant_model_weights.safetensors", "quant_model_weight_w8a8_dynamic.safetensors");
+  renamed("quant_model_description.json", "quant_model_description_w8a8_dynamic.json");
+  const auto same = [&] {
+    Result<ModelDir> older = ModelDir::open(path("theirs"));
+    ASSERT_TRUE(older) << older.error().message;
+    const auto again = make(DType::kF32);
+    ASSERT_TRUE(load_weights(*older, cpu_device(), again->weights(), {}));
+    for (size_t i = 0; i < wide->weights().size(); ++i)
+      EXPECT_EQ(again->weights()[i]->value.to_f32(), wide->weights()[i]->value.to_f32());
+  };
+  same();
+  const std::string part = "quant_model_weight_w8a8_dynamic-00001-of-00001.safetensors";
+  renamed("quant_model_weight_w8a8_dynamic.safetensors", part.c_str());
+  nlohmann::json map;
+  for (const NamedTensor& t : tensors) map[t.name] = part;
+  const nlohmann::json index = {{"metadata", nlohmann::json::object()}, {"weight_map", map}};
+  ASSERT_TRUE(write_file_atomic(
+      path("theirs/quant_model_weight_w8a8_dynamic.safetensors.index.json"), index.dump()));
+  same();
+  // Two descriptions are of two models; none is told.
+  ASSERT_TRUE(write_file_atomic(path("theirs/quant_model_description.json"), "{}"));
+  const Result<ModelDir> two = ModelDir::open(path("theirs"));
+  ASSERT_FALSE(two);
+  EXPECT_NE(two.error().message.find("remove the one"), std::string::npos) << two.error().message;
+  ASSERT_TRUE(remove_tree(path("theirs/quant_model_description.json")));
+  ASSERT_TRUE(remove_tree(path("theirs/quant_model_description_w8a8_dynamic.json")));
+  const Result<ModelDir> none = ModelDir::open(path("theirs"));
+  ASSERT_FALSE(none);
+  EXPECT_NE(none.error().message.find(part + " is here, and quant_model_description.json"),
+            std::string::npos)
+      << none.error().message;
 }
 
 TEST_F(Quantised, WhatCannotBeMeantIsRefusedByName) {

@@ -28,8 +28,9 @@ constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr const char* kQuantStem = "quant_model_weights";
 constexpr const char* kQuantSingleName = "quant_model_weights.safetensors";
 constexpr const char* kQuantIndexName = "quant_model_weights.safetensors.index.json";
-/// Its older versions wrote one file.
+/// As its older versions call them.
 constexpr const char* kOldQuantSingleName = "quant_model_weight_w8a8_dynamic.safetensors";
+constexpr const char* kOldQuantIndexName = "quant_model_weight_w8a8_dynamic.safetensors.index.json";
 constexpr uint64_t kTextBytesMax = uint64_t{256} << 20;
 
 /// Stacks taken apart: views, no copies.
@@ -145,11 +146,20 @@ Result<ModelDir> ModelDir::open_once(const std::string& path) {
     return fail(Code::kNotFound, "{}: {}", path, instead_of_model_dir(path));
   TRY_ASSIGN(const std::string config, dir.text(kConfigName));
   dir.config_json_ = json_of_python(config);
-  TRY(dir.open_shards());
-  TRY_ASSIGN(const std::optional<std::string> description,
-             dir.optional_text(kQuantDescriptionName));
+  TRY_ASSIGN(const bool older, is_there(join_path(path, kOldQuantDescriptionName)));
+  TRY_ASSIGN(const bool newer, is_there(join_path(path, kQuantDescriptionName)));
+  if (older && newer)
+    return fail(Code::kCorrupt,
+                "{}: has {} and {}; remove the one that does not belong to the model",
+                path,
+                kQuantDescriptionName,
+                kOldQuantDescriptionName);
+  const char* const described_in = older ? kOldQuantDescriptionName : kQuantDescriptionName;
+  TRY(dir.open_shards(older || newer));
+  TRY_ASSIGN(const std::optional<std::string> description, dir.optional_text(described_in));
   TRY(check_quant_description(description,
-                              join_path(path, kQuantDescriptionName),
+                              join_path(path, described_in),
+                              dir.config_json_,
                               dir.names(),
                               [&dir](std::string_view name) { return dir.stored(name); }));
   return dir;
@@ -177,12 +187,12 @@ Result<void> ModelDir::open_passport() {
   return {};
 }
 
-Result<void> ModelDir::open_shards() {
-  TRY_ASSIGN(const bool quantised, is_there(join_path(path_, kQuantDescriptionName)));
-  for (const char* name : {kQuantIndexName, kQuantSingleName, kOldQuantSingleName}) {
+Result<void> ModelDir::open_shards(bool quantised) {
+  for (const char* name :
+       {kQuantIndexName, kQuantSingleName, kOldQuantIndexName, kOldQuantSingleName}) {
     TRY_ASSIGN(const bool stored, is_there(join_path(path_, name)));
     if (!quantised || !stored) continue;
-    if (name == kQuantIndexName) return open_index(name);
+    if (name == kQuantIndexName || name == kOldQuantIndexName) return open_index(name);
     TRY(add_shard(name));
     for (const TensorInfo& t : shards_[0]->tensors()) places_.emplace(t.name, Place{0, &t});
     return {};

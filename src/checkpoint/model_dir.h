@@ -77,7 +77,8 @@ class ModelDir final : public ModelSource {
 
  private:
   static Result<ModelDir> open_once(const std::string& path);
-  Result<void> open_shards();
+  /// `quantised`: a description says of its tensors what they are.
+  Result<void> open_shards(bool quantised);
   Result<void> open_index(const std::string& index_name);
   Result<void> take_experts_apart();
   Result<void> add_shard(const std::string& name);

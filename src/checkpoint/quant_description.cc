@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/python_json.h"
 
@@ -24,6 +25,26 @@ constexpr const char* kMetadata[] = {"model_quant_type",
                                      "optional"};
 
 bool is_code(DType t) { return t == DType::kI8 || t == DType::kU8; }
+
+/// Which program's codes these are, as config.json says, or the names beside them; empty: nobody says.
+std::string other_program(const std::string& config, const std::vector<std::string>& names) {
+  const nlohmann::json json = nlohmann::json::parse(config, nullptr, false);
+  if (json.is_object())
+    for (const char* field : {"quantization_config", "compression_config"})
+      if (const auto it = json.find(field); it != json.end() && it->is_object())
+        if (const auto method = it->find("quant_method");
+            method != it->end() && method->is_string())
+          return method->get<std::string>();
+  constexpr std::pair<std::string_view, const char*> kSigns[] = {
+      {".weight.absmax", "bitsandbytes"},
+      {".SCB", "bitsandbytes"},
+      {".weight_packed", "compressed-tensors"},
+      {".qzeros", "GPTQ or AWQ"}};
+  for (const std::string& name : names)
+    for (const auto& [ending, program] : kSigns)
+      if (name.ends_with(ending)) return program;
+  return "";
+}
 
 }  // namespace
 
@@ -48,16 +69,28 @@ std::string quant_description(WeightCodes codes,
 Result<void> check_quant_description(
     const std::optional<std::string>& content,
     const std::string& path,
+    const std::string& config,
     const std::vector<std::string>& names,
     const std::function<std::optional<StoredTensor>(std::string_view)>& stored) {
   if (!content) {
-    for (const std::string& name : names)
-      if (name.ends_with(".weight") && is_code(stored(name)->dtype))
+    for (const std::string& name : names) {
+      if (!name.ends_with(".weight") || !is_code(stored(name)->dtype)) continue;
+      if (const std::string program = other_program(config, names); !program.empty())
         return fail(Code::kInvalidInput,
-                    "{}: missing, but {} is stored as {}: what the numbers mean is not known",
-                    path,
+                    "{}: {} is stored as {}: its codes are those of {}, which Ferry does not read: "
+                    "fetch the model "
+                    "that it was made from, or load it with Transformers, call dequantize() and "
+                    "save it in bf16",
+                    parent_folder(path),
                     printable(name),
-                    to_string(stored(name)->dtype));
+                    to_string(stored(name)->dtype),
+                    printable(program));
+      return fail(Code::kInvalidInput,
+                  "{}: missing, but {} is stored as {}: what the numbers mean is not known",
+                  path,
+                  printable(name),
+                  to_string(stored(name)->dtype));
+    }
     return {};
   }
   TRY_ASSIGN(const nlohmann::json json, parse_python_json(*content, path));

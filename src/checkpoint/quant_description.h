@@ -15,6 +15,8 @@
 namespace ferry {
 
 constexpr const char* kQuantDescriptionName = "quant_model_description.json";
+/// As older versions of msModelSlim call it.
+constexpr const char* kOldQuantDescriptionName = "quant_model_description_w8a8_dynamic.json";
 constexpr const char* kCodeScaleSuffix = "_scale";    // "a.weight_scale"
 constexpr const char* kCodeOffsetSuffix = "_offset";  // "a.weight_offset"
 
@@ -31,11 +33,13 @@ std::string quant_description(WeightCodes codes,
 
 /// Holds a description, or its absence, to the tensors that are there: each kind is one that Ferry
 /// reads, and what is stored as I8 or U8 is what it says.
+/// `config`: config.json's text, which names other programs' quantisation.
 /// Errors: kInvalidInput: a kind that Ferry does not read, by its name; codes without a
-/// description; kCorrupt: it is no JSON, or says of a tensor what it is not.
+/// description, by their program where it can be told; kCorrupt: it is no JSON, or says of a tensor what it is not.
 Result<void> check_quant_description(
     const std::optional<std::string>& content,
     const std::string& path,
+    const std::string& config,
     const std::vector<std::string>& names,
     const std::function<std::optional<StoredTensor>(std::string_view)>& stored);
 

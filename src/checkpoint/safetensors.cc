@@ -15,6 +15,29 @@
 namespace ferry {
 namespace {
 
+/// What a dtype is that Ferry does not read, and the way out.
+std::string about_dtype(const std::string& name) {
+  struct Known {
+    std::string_view name;
+    const char* what;
+  };
+  constexpr Known kKnown[] = {
+      {"F8_E8M0", "scales that are powers of two, of MXFP8, MXFP4 and newer FP8 models"},
+      {"F8_E5M2", "float8 with two bits of mantissa"},
+      {"F4", "float4, of MXFP4 and NVFP4"},
+      {"U16", "codes packed into whole numbers"},
+      {"U32", "codes packed into whole numbers, as MLX's are"},
+      {"U64", "codes packed into whole numbers"}};
+  for (const Known& k : kKnown)
+    if (name == k.name)
+      return fmt::format(
+          "{} ({}) is not read: fetch the model in bf16, or make it so with the program that wrote "
+          "this",
+          name,
+          k.what);
+  return printable(name) + " is unknown";
+}
+
 static_assert(std::endian::native == std::endian::little,
               "safetensors data is used as it lies in the file");
 
@@ -54,8 +77,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     if (at_ != At::kTensor || field_ != "dtype")
       return unexpected(fmt::format("the text {}", printable(text)));
     dtype_ = dtype_from_string(text);
-    if (!dtype_)
-      return refuse(Code::kCorrupt, fmt::format("the dtype {} is unknown", printable(text)));
+    if (!dtype_) return refuse(Code::kCorrupt, "the dtype " + about_dtype(text));
     return true;
   }
 

@@ -174,6 +174,12 @@ std::string other_safetensors(const std::vector<std::string>& names) {
   for (const std::string& n : names)
     if (n.ends_with(".safetensors") && !n.starts_with("adapter_")) found.push_back(n);
   if (found.empty()) return "";
+  if (found[0].starts_with("quant_model_weight"))
+    return fmt::format(
+        "{} is here, and quant_model_description.json, in which msModelSlim says what its codes "
+        "mean, "
+        "is not: fetch it, too",
+        found[0]);
   const bool shards = std::any_of(
       found.begin(), found.end(), [](const std::string& n) { return n.find("-of-") != n.npos; });
   if (shards)

@@ -89,6 +89,18 @@ const std::set<std::string>& ignored_fields() {
   return names;
 }
 
+std::string quantised_otherwise(const nlohmann::json& quantization_config) {
+  const nlohmann::json& q = quantization_config;
+  const auto method = q.is_object() ? q.find("quant_method") : q.end();
+  if (!q.is_object() || method == q.end() || !method->is_string())
+    return "is not supported; convert the weights to bf16 first";
+  return fmt::format(
+      "is that of {}, which is not read for this model; fetch the model that it was made from, or "
+      "load it with "
+      "Transformers, call dequantize() and save it in bf16",
+      printable(method->get<std::string>()));
+}
+
 TextIds read_text_ids(JsonFields& f) {
   TextIds ids;
   if (f.has("bos_token_id")) ids.bos = f.integer("bos_token_id", 0, kSizeMax);

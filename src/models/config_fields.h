@@ -25,6 +25,9 @@ constexpr double kParametersMax = double{int64_t{1} << 45};
 /// This is the one list of them: a field that is not read and not named here is refused.
 const std::set<std::string>& ignored_fields();
 
+/// Of a quantization_config that is refused: whose it is, and the way out.
+std::string quantised_otherwise(const nlohmann::json& quantization_config);
+
 constexpr const char* kUnknownField =
     "is not a field that Ferry knows; it may change what the model computes";
 

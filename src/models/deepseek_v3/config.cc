@@ -45,13 +45,12 @@ void parse_gate(JsonFields& f, Config& c) {
 /// block of 128 x 128. (Activations, which its own server rounds to float8 too, stay as they are.
 /// V3.1's "ue8m0" says that its scales are powers of two; the files hold them as any other scale.
 /// Which weights are stored as float8 their files say: a list of modules that are not adds nothing.)
-const char* refused_quantization(const Json& q) {
+std::string refused_quantization(const Json& q) {
   constexpr const char* kKnown =
       "is not supported, only quant_method fp8, fmt e4m3, weight_block_size [128, 128], "
       "activation_scheme dynamic, scale_fmt ue8m0; convert the weights to bf16 first";
-  if (!q.is_object() || q.value("quant_method", Json()) != "fp8" ||
-      q.value("weight_block_size", Json()) != Json({128, 128}))
-    return kKnown;
+  if (!q.is_object() || q.value("quant_method", Json()) != "fp8") return quantised_otherwise(q);
+  if (q.value("weight_block_size", Json()) != Json({128, 128})) return kKnown;
   for (const auto& [name, value] : q.items()) {
     const bool known = value.is_null() || name == "quant_method" || name == "weight_block_size" ||
                        name == "modules_to_not_convert" || (name == "fmt" && value == "e4m3") ||
@@ -60,7 +59,7 @@ const char* refused_quantization(const Json& q) {
                        (name == "activation_scheme" && value == "dynamic");
     if (!known) return kKnown;
   }
-  return nullptr;
+  return "";
 }
 
 }  // namespace
@@ -119,7 +118,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   f.only("attention_bias", false);
   f.only("mlp_bias", false);
   if (f.has("quantization_config"))
-    if (const char* why = refused_quantization(f.at("quantization_config")))
+    if (const std::string why = refused_quantization(f.at("quantization_config")); !why.empty())
       f.refuse("quantization_config", why);
   f.refuse_unknown(ignored_fields(), kUnknownField);
   TRY(problem.done());

@@ -58,7 +58,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
       if (kind != "full_attention")
         f.refuse("layer_types", "must be \"full_attention\" in every layer");
   if (f.has("quantization_config"))
-    f.refuse("quantization_config", "is not supported; convert the weights to bf16 first");
+    f.refuse("quantization_config", quantised_otherwise(f.at("quantization_config")));
   f.refuse_unknown(ignored_fields(), kUnknownField);
   TRY(problem.done());
   TRY(validate(c, path));

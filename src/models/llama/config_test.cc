@@ -109,6 +109,17 @@ TEST(LlamaConfig, WhatItDoesNotComputeIsRefusedByName) {
   }
 }
 
+/// By its method, with the way out.
+TEST(LlamaConfig, OtherProgramsQuantisationIsNamed) {
+  for (const char* method : {"bitsandbytes", "compressed-tensors", "gptq", "awq"}) {
+    Json config = distill_llama();
+    config["quantization_config"] = {{"quant_method", method}, {"load_in_4bit", true}};
+    for (const std::string& part :
+         {fmt::format("is that of '{}'", method), std::string("dequantize()")})
+      EXPECT_NE(refusal(config).find(part), std::string::npos) << refusal(config);
+  }
+}
+
 TEST(LlamaConfig, YarnStretchesWhatTheModelSaysUnlessItSaysItself) {
   Json config = distill_qwen();
   config["max_position_embeddings"] = 32768;
