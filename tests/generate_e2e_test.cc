@@ -57,6 +57,44 @@ class GenerateE2e : public Trains {
   }
 };
 
+/// Of a model that has no template, or another.
+TEST_F(GenerateE2e, AConversationIsWrittenByTheTemplateThatIsGiven) {
+  write(path("q.json"), R"([{"role": "user", "content": "the ferry"}])");
+  write(path("a.jinja"), "{% for m in messages %}{{ m.content }} crosses{% endfor %}");
+  write(path("go.jinja"), "{{ .System }}");
+  const Strings greedy = {"--temperature", "0", "--tokens", "5"};
+  const auto asked = [&](const Strings& more) {
+    Strings args = {"generate", path("model"), "--chat", path("q.json")};
+    args.insert(args.end(), more.begin(), more.end());
+    args.insert(args.end(), greedy.begin(), greedy.end());
+    return args;
+  };
+  refused(2, asked({}), {"has no chat template", "--chat-template FILE gives it one"});
+  refused(2, asked({"--chat-template", path("go.jinja")}), {"go.jinja", "Go's language"});
+  Strings plain = {"generate", path("model"), "--prompt", "the ferry crosses"};
+  plain.insert(plain.end(), greedy.begin(), greedy.end());
+  EXPECT_EQ(ran(asked({"--chat-template", path("a.jinja")})), ran(plain));
+  plain.insert(plain.end(), {"--chat-template", path("a.jinja")});
+  refused(2, plain, {"--chat-template is for conversations"});
+  // What it says is a part of what a batch asks: answers to another template's prompts are others.
+  write(path("chats.jsonl"),
+        R"({"messages": [{"role": "user", "content": "the ferry"}], "max_tokens": 3})"
+        "\n");
+  const Strings batched = {"generate",
+                           path("model"),
+                           "--batch",
+                           path("chats.jsonl"),
+                           "--out",
+                           path("chats.out"),
+                           "--chat-template",
+                           path("a.jinja")};
+  ran(batched);
+  EXPECT_EQ(Json::parse(read(path("chats.out")))["index"], 0);
+  ran(batched);  // nothing is left to ask
+  write(path("a.jinja"), "{{ messages[0].content }} sinks");
+  refused(2, batched, {"chats.out"});
+}
+
 TEST_F(GenerateE2e, EachAnswerIsTheOneItGetsAlone) {
   const std::string said = ran(batch("together"));
   const Json last = Json::parse(said.substr(said.rfind('{')));

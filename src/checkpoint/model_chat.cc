@@ -64,6 +64,12 @@ Result<Source> any_template(const ModelTexts& texts, bool tools, const std::stri
       nameless = without_default(join_path(directory, name), named);
   }
   if (!nameless.empty()) return fail(Code::kNotFound, "{}", nameless);
+  if (path_exists(directory) && !is_folder(directory))
+    return fail(Code::kNotFound,
+                "{}: has no chat template (the file holds no tokenizer.chat_template), whether or "
+                "not the model was "
+                "trained on conversations; give it a text to continue",
+                directory);
   return fail(Code::kNotFound,
               "{}: has no chat template (chat_template.jinja, or chat_template in {}): it was not "
               "trained on conversations; give it a text to continue",

@@ -19,6 +19,25 @@ std::string refusal(const ModelTexts& texts, std::string_view conversation) {
   return r ? "accepted: " + r->text : r.error().message;
 }
 
+/// What stands in the place of a template and is none.
+TEST(ModelChat, WhatIsNoJinjaIsCalledByItsName) {
+  constexpr const char* kChat = R"([{"role": "user", "content": "Hi"}])";
+  for (const char* name : {"chatml", "llama2", " mistral-v7\n"})
+    EXPECT_NE(refusal(chat_texts(name), kChat).find("is the name of a template"), std::string::npos)
+        << refusal(chat_texts(name), kChat);
+  for (const char* go : {"{{ .System }}",
+                         "{{- if .System }}{{ .System }}{{ end }}",
+                         "<s>{{- range $i, $m := .Messages }}x{{ end }}",
+                         "{{ if .Prompt }}x{{ end }}"})
+    EXPECT_NE(refusal(chat_texts(go), kChat).find("in Go's language"), std::string::npos)
+        << refusal(chat_texts(go), kChat);
+  for (const char* jinja : {"chatml: {{ messages[0].content }}",
+                            "{{ range(1)[0] }}{{ messages[0].content }}",
+                            "{{- (0.5)|string }}",
+                            "{{ '{{ .System }}' if false else 'x' }}"})
+    EXPECT_EQ(refusal(chat_texts(jinja), kChat).substr(0, 9), "accepted:") << jinja;
+}
+
 /// Templates by name, as a list or an object, as Transformers takes them.
 TEST(ModelChat, TemplatesHaveNames) {
   ModelTexts texts = chat_texts("");

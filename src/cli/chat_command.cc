@@ -19,6 +19,7 @@
 #include "cli/answer_options.h"
 #include "cli/chat_lines.h"
 #include "cli/command.h"
+#include "cli/given_template.h"
 #include "cli/model_options.h"
 #include "engine/generate.h"
 #include "text/answer_text.h"
@@ -43,6 +44,7 @@ int g_interrupts = -1;  // an eventfd that the handler counts up
 struct Arguments {
   OpenOptions open;
   std::string system;
+  GivenTemplate chat_template;
   bool plain = false;
   AnswerOptions answer;
 };
@@ -140,7 +142,7 @@ class Chat {
       model_.tokenizer->encode(text, text::Tokenizer::Specials::kAsText, p.ids);
       return p;
     }
-    return render_chat(
+    return chat_prompt(
         model_.texts, json_text(messages_), "the conversation", args_.open.directory);
   }
 
@@ -249,7 +251,11 @@ Result<void> take_interrupts() {
 
 Result<void> chat(Arguments& args) {
   TRY(check_answer_options(args.answer));
-  TRY_ASSIGN(const OpenedModel model, open_model(args.open));
+  if (args.plain && args.chat_template.given())
+    return fail(Code::kInvalidInput, "chat: give one of --plain and --chat-template");
+  TRY(read_template(args.chat_template));
+  TRY_ASSIGN(OpenedModel model, open_model(args.open));
+  use_template(args.chat_template, model.texts);
   args.answer.generate.end_tokens = model.texts.eos;
   Chat conversation(args, model);
   TRY(conversation.require_room());
@@ -270,6 +276,7 @@ void add_chat_command(Command& program) {
                args->plain,
                "for models that were taught no conversation: each line is a text that they go on "
                "with");
+  add_template_option(command, args->chat_template);
   command.option("--system", args->system, "what the model is told before the conversation")
       .any_text();
   add_answer_options(command, args->answer);

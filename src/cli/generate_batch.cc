@@ -24,6 +24,7 @@
 #include "checkpoint/model_source.h"
 #include "checkpoint/passport.h"
 #include "cli/command.h"
+#include "cli/given_template.h"
 #include "data/text_stream.h"
 #include "engine/answer_fields.h"
 #include "engine/generate.h"
@@ -211,23 +212,27 @@ Result<std::string> fingerprint_of(const OpenOptions& opened) {
 /// What an answer depends on beside its line.
 Result<std::string> settings_of(const OpenedModel& model,
                                 const OpenOptions& opened,
+                                const BatchFiles& batch,
                                 const AnswerOptions& o) {
   TRY_ASSIGN(const std::string files, fingerprint_of(opened));
   const engine::SamplingOptions& s = o.generate.sampling;
-  const OrderedJson j = {{"model", files},
-                         {"quantize", opened.quantize},
-                         {"device", to_string(model.model->device().kind())},
-                         {"dtype", to_string(model.model->compute())},
-                         {"max_tokens", o.generate.tokens_max},
-                         {"temperature", s.temperature},
-                         {"top_p", s.top_p},
-                         {"top_k", s.top_k},
-                         {"min_p", s.min_p},
-                         {"repetition_penalty", s.repetition_penalty},
-                         {"presence_penalty", s.presence_penalty},
-                         {"frequency_penalty", s.frequency_penalty},
-                         {"seed", s.seed},
-                         {"stop", o.stop}};
+  OrderedJson j = {{"model", files},
+                   {"quantize", opened.quantize},
+                   {"device", to_string(model.model->device().kind())},
+                   {"dtype", to_string(model.model->compute())},
+                   {"max_tokens", o.generate.tokens_max},
+                   {"temperature", s.temperature},
+                   {"top_p", s.top_p},
+                   {"top_k", s.top_k},
+                   {"min_p", s.min_p},
+                   {"repetition_penalty", s.repetition_penalty},
+                   {"presence_penalty", s.presence_penalty},
+                   {"frequency_penalty", s.frequency_penalty},
+                   {"seed", s.seed},
+                   {"stop", o.stop}};
+  if (!batch.own_template) {
+    TRY_ASSIGN(j["chat_template"], chat_templates_fingerprint(model.texts, opened.directory));
+  }
   return json_text(j);
 }
 
@@ -439,7 +444,7 @@ class Batch {
         if (object.contains(name)) conversation[name] = object[name];
       TRY_ASSIGN(
           ChatPrompt chat,
-          render_chat(model_.texts, json_text(conversation), "the conversation", directory_));
+          chat_prompt(model_.texts, json_text(conversation), "the conversation", directory_));
       return std::move(chat.ids);
     }
     const OrderedJson& prompt = object["prompt"];
@@ -587,7 +592,7 @@ Result<void> generate_batch(const OpenedModel& model,
   Batch batch(model, opened.directory, defaults, files, lines);
   TRY(batch.check_prompts(wrong));
   TRY(wrong.done(lines.size()));
-  TRY_ASSIGN(const std::string settings, settings_of(model, opened, defaults));
+  TRY_ASSIGN(const std::string settings, settings_of(model, opened, files, defaults));
   for (Line& line : lines) {
     const std::string all = settings + '\n' + line.text;
     line.named = blake2b_hex(all.data(), all.size()).substr(0, 32);

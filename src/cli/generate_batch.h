@@ -11,7 +11,8 @@ namespace ferry::cli {
 
 struct BatchFiles {
   std::string in, out;
-  int64_t running = 16;  // requests at once
+  int64_t running = 16;      // requests at once
+  bool own_template = true;  // conversations are written by the model's own chat template
 };
 
 /// Each line of `in` is an object with "prompt" (text, or a list of token ids) or "messages" (and

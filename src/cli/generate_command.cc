@@ -12,6 +12,7 @@
 #include "cli/answer_options.h"
 #include "cli/command.h"
 #include "cli/generate_batch.h"
+#include "cli/given_template.h"
 #include "cli/model_options.h"
 #include "cli/text_options.h"
 #include "engine/generate.h"
@@ -27,6 +28,7 @@ const data::TextOptions kJson = {.json = true};
 struct Arguments {
   OpenOptions open;
   std::string prompt, file, chat;
+  GivenTemplate chat_template;
   data::SourceOptions source;  // how the file is read
   AnswerOptions answer;
   BatchFiles batch;
@@ -95,7 +97,8 @@ Result<void> batch(const Arguments& args) {
     return fail(Code::kInvalidInput,
                 "generate: --out -: answers go to a file, which the same command goes on with when "
                 "it is stopped; name one");
-  TRY_ASSIGN(const OpenedModel m, open_model(args.open));
+  TRY_ASSIGN(OpenedModel m, open_model(args.open));
+  use_template(args.chat_template, m.texts);
   return generate_batch(m, args.open, args.answer, args.batch);
 }
 
@@ -117,6 +120,11 @@ Result<void> generate(Arguments& args) {
   TRY(check_answer_options(args.answer));
   if (!args.batch.in.empty() && args.prompt_log_probs >= 0)
     return fail(Code::kInvalidInput, "generate: --prompt-log-probs is for one prompt, not --batch");
+  if (args.chat_template.given() && args.chat.empty() && args.batch.in.empty())
+    return fail(Code::kInvalidInput,
+                "generate: --chat-template is for conversations (--chat FILE, --batch FILE)");
+  TRY(read_template(args.chat_template));
+  args.batch.own_template = !args.chat_template.given();
   if (!args.batch.in.empty()) return batch(args);
   if (!args.file.empty()) {
     if (!args.prompt.empty() || !args.chat.empty())
@@ -130,11 +138,12 @@ Result<void> generate(Arguments& args) {
   if (!args.chat.empty() && !args.prompt.empty())
     return fail(Code::kInvalidInput,
                 "generate: give one of --prompt TEXT, --file FILE, --chat FILE");
-  TRY_ASSIGN(const OpenedModel m, open_model(args.open));
+  TRY_ASSIGN(OpenedModel m, open_model(args.open));
+  use_template(args.chat_template, m.texts);
   std::vector<int32_t> ids;
   if (!args.chat.empty()) {
     TRY_ASSIGN(const std::string conversation, data::read_text(args.chat, kJson, kPromptBytesMax));
-    TRY_ASSIGN(ChatPrompt chat, render_chat(m.texts, conversation, args.chat, args.open.directory));
+    TRY_ASSIGN(ChatPrompt chat, chat_prompt(m.texts, conversation, args.chat, args.open.directory));
     args.prompt = std::move(chat.text);
     ids = std::move(chat.ids);
   } else {
@@ -213,6 +222,7 @@ void add_generate_command(Command& program) {
       args->chat,
       "a JSON file with a conversation (messages, tools): the model's chat template makes "
       "the text of it");
+  add_template_option(command, args->chat_template);
   add_answer_options(command, args->answer);
   command.option(
       "--batch",

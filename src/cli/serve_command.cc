@@ -18,21 +18,19 @@
 #include "checkpoint/model_chat.h"
 #include "cli/answer_options.h"
 #include "cli/command.h"
+#include "cli/given_template.h"
 #include "cli/model_options.h"
 #include "serve/model_facts.h"
 #include "serve/service.h"
-#include "text/chat_template.h"
 
 namespace ferry::cli {
 namespace {
 
-constexpr uint64_t kTemplateBytesMax = uint64_t{4} << 20;
-
 struct Arguments {
   OpenOptions open;
   AnswerOptions answer;
-  std::string host = "127.0.0.1", key_file, chat_template;
-  std::string template_text;  // what chat_template holds
+  std::string host = "127.0.0.1", key_file;
+  GivenTemplate chat_template;
   int64_t port = 8000, running = 64, waiting = 256;
   int64_t body_mib = 8, connections = 4096;
   double stall_s = 120, drain_s = 30;
@@ -71,10 +69,7 @@ Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
   m->directory = args.open.directory;
   m->model = std::move(opened.model);
   m->texts = std::move(opened.texts);
-  if (!args.chat_template.empty())
-    use_chat_template_of(m->texts,
-                         args.template_text,
-                         std::filesystem::path(args.chat_template).filename().string());
+  use_template(args.chat_template, m->texts);
   TRY(set_sampling(args, m->texts));
   m->syntax = answer_syntax(m->texts);
   m->vocabulary = grammar::Vocabulary::of(*m->texts.tokenizer, m->syntax.marks);
@@ -93,7 +88,7 @@ Result<std::shared_ptr<const serve::LoadedModel>> load(const Arguments& args,
                                 *m->model,
                                 name,
                                 args.open.quantize,
-                                !args.chat_template.empty(),
+                                args.chat_template.given(),
                                 m->context(),
                                 chats.has_value()));
   return m;
@@ -119,10 +114,7 @@ Result<void> serve(Arguments& args) {
           "--cors {}: an origin is https://HOST[:PORT], as browsers send it: in small letters, "
           "without a path and without the scheme's own port",
           origin);
-  if (!args.chat_template.empty()) {
-    TRY_ASSIGN(args.template_text, read_input(args.chat_template, kTemplateBytesMax));
-    TRY(text::ChatTemplate::parse(args.template_text, args.chat_template));
-  }
+  TRY(read_template(args.chat_template));
   serve::ServiceOptions o{.host = args.host,
                           .port = static_cast<uint16_t>(args.port),
                           .keys = {},
@@ -176,9 +168,7 @@ void add_serve_command(Command& program) {
               "name)")
       .once_per_value()
       .any_text();
-  command.option("--chat-template",
-                 args->chat_template,
-                 "a file with the chat template (Jinja) to use instead of the model's own");
+  add_template_option(command, args->chat_template);
   command
       .option("--cors",
               args->origins,

@@ -1,6 +1,9 @@
 #include "text/chat_template.h"
 
+#include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "text/jinja/parser.h"
 
@@ -11,11 +14,61 @@ ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 ChatTemplate::~ChatTemplate() = default;
 
+namespace {
+
+/// Names of templates that llama.cpp knows by heart: GGUF files of old have one in place of the text.
+constexpr std::string_view kNames[] = {
+    "chatml",    "llama2",    "llama3",    "llama4",  "mistral-v1", "mistral-v3", "mistral-v7",
+    "phi3",      "phi4",      "zephyr",    "gemma",   "vicuna",     "openchat",   "deepseek",
+    "deepseek2", "deepseek3", "command-r", "falcon3", "chatglm4",   "granite"};
+
+std::string_view trimmed(std::string_view text) {
+  constexpr const char* kBlanks = " \t\r\n";
+  const size_t first = text.find_first_not_of(kBlanks);
+  if (first == text.npos) return "";
+  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+}
+
+/// Whether it is of Go's template language, as Ollama's are: expressions begin with a dot, which what is Jinja has only
+/// in texts, and statements stand in {{ }}.
+bool is_go(std::string_view source, bool is_jinja) {
+  for (size_t at = source.find("{{"); at != source.npos; at = source.find("{{", at + 2)) {
+    const size_t begin = source.find_first_not_of("- \t\r\n", at + 2);
+    if (begin == source.npos) return false;
+    const std::string_view rest = source.substr(begin);
+    const auto is_name = [&](size_t i) {
+      return i < rest.size() && ((rest[i] >= 'A' && rest[i] <= 'Z') || rest[i] == '_');
+    };
+    if (!is_jinja && rest[0] == '.' && is_name(1)) return true;
+    for (const std::string_view word : {"if ", "range ", "with "}) {
+      if (!rest.starts_with(word)) continue;
+      const size_t next = rest.find_first_not_of(' ', word.size());
+      if (next != rest.npos && (rest[next] == '.' || rest[next] == '$')) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
 Result<ChatTemplate> ChatTemplate::parse(std::string_view source, const std::string& path) {
-  TRY_ASSIGN(jinja::NodePtr root, jinja::parse(source, path));
+  const std::string_view name = trimmed(source);
+  if (std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames))
+    return fail(Code::kInvalidInput,
+                "{}: is the name of a template, \"{}\", and not its text: give the model's own "
+                "template (Jinja)",
+                path,
+                name);
+  Result<jinja::NodePtr> root = jinja::parse(source, path);
+  if (is_go(source, root.has_value()))
+    return fail(Code::kInvalidInput,
+                "{}: is a template in Go's language, as Ollama's are, and not in Jinja: give the "
+                "model's own",
+                path);
+  if (!root) return tl::unexpected(root.error());
   ChatTemplate t;
   t.path_ = path;
-  t.root_ = std::move(root);
+  t.root_ = *std::move(root);
   return t;
 }
 
