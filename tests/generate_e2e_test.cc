@@ -71,6 +71,12 @@ TEST_F(GenerateE2e, AConversationIsWrittenByTheTemplateThatIsGiven) {
   };
   refused(2, asked({}), {"has no chat template", "--chat-template FILE gives it one"});
   refused(2, asked({"--chat-template", path("go.jinja")}), {"go.jinja", "Go's language"});
+  fs::copy(path("model"), path("go"), fs::copy_options::recursive);
+  fs::remove(path("go") + "/checksums.json");
+  write(path("go") + "/chat_template.jinja", "{{ .System }}");
+  refused(2,
+          {"generate", path("go"), "--chat", path("q.json")},
+          {"Go's language", "--chat-template FILE gives it one"});
   Strings plain = {"generate", path("model"), "--prompt", "the ferry crosses"};
   plain.insert(plain.end(), greedy.begin(), greedy.end());
   EXPECT_EQ(ran(asked({"--chat-template", path("a.jinja")})), ran(plain));

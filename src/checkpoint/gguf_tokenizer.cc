@@ -168,7 +168,8 @@ struct Tokens {
   bool typed = true;
 };
 
-/// As llama.cpp reads them: what ends an answer, or is named as begin or end, is a control token whatever the list says.
+/// As llama.cpp reads them: what ends an answer, or is named as begin or end, is a control token whatever the list
+/// says.
 Result<Tokens> read_tokens(const GgufFile& file) {
   Tokens t;
   TRY_ASSIGN(t.texts, file.value<std::vector<std::string>>(kTokens, "a list of texts"));

@@ -18,7 +18,8 @@ Result<std::string> gguf_tokenizer_json(const GgufFile& file);
 /// The tokens that end an answer, each once: end of text (first, where the file names it), of a turn, of a message; and
 /// tokens that are known for an end by their text, for files name one end and models know several (llama.cpp
 /// ends there, too). Whatever the file's list of types says, all of these, and the begin token, are control tokens in
-/// gguf_tokenizer_json: older converters got that list wrong. Errors: kInvalidInput: an id of the file is none of its `vocabulary` tokens.
+/// gguf_tokenizer_json: older converters got that list wrong.
+/// Errors: kInvalidInput: an id of the file is none of its `vocabulary` tokens.
 Result<std::vector<int64_t>> gguf_end_tokens(const GgufFile& file, int64_t vocabulary);
 
 /// What of the types of tokens was decided against the file, or without it. Errors: kInvalidInput: lists of different

@@ -40,6 +40,12 @@ std::string without_default(const std::string& path,
       fmt::join(names, ", "));
 }
 
+/// A file of a directory; of a GGUF file, which has none, what it stands for.
+std::string named_in(const std::string& directory, const std::string& name) {
+  const bool file = path_exists(directory) && !is_folder(directory);
+  return file ? directory + ": tokenizer.chat_template" : join_path(directory, name);
+}
+
 Result<Source> any_template(const ModelTexts& texts, bool tools, const std::string& directory) {
   std::string nameless;
   if (const auto given = texts.files.lower_bound(kGivenTemplate);
@@ -59,7 +65,7 @@ Result<Source> any_template(const ModelTexts& texts, bool tools, const std::stri
     for (const char* wanted : {"tool_use", "default"})
       if (const auto found = named.find(wanted);
           found != named.end() && (tools || found->first == "default"))
-        return Source{join_path(directory, name), found->second};
+        return Source{named_in(directory, name), found->second};
     if (!named.empty() && nameless.empty())
       nameless = without_default(join_path(directory, name), named);
   }

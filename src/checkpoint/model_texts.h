@@ -39,8 +39,8 @@ std::map<std::string, std::string> templates_by_name(const std::string& json);
 ///   releases name, added it then, and distilled models of DeepSeek's have it nowhere else.
 /// - A chat template is given the texts of named_tokens: bos_token and eos_token of which a tokenizer_config.json is
 ///   silent are nothing, as in Transformers, unless it names a class that has some of its own. In place of those, of
-///   those that the tokenizer does not have, and where there is no such file, it is given the begin token, and the first
-///   end token, from above.
+///   those that the tokenizer does not have, and where there is no such file, it is given the begin token, and the
+///   first end token, from above.
 /// Where the files contradict each other a note says so and what was decided.
 struct ModelTexts {
   std::optional<int32_t> bos;

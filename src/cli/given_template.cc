@@ -36,8 +36,9 @@ Result<ChatPrompt> chat_prompt(const ModelTexts& texts,
                                const std::string& path,
                                const std::string& directory) {
   Result<ChatPrompt> prompt = render_chat(texts, conversation, path, directory);
-  if (prompt || prompt.error().code != Code::kNotFound) return prompt;
-  return fail(Code::kNotFound, "{}; --chat-template FILE gives it one", prompt.error().message);
+  // Whatever the conversation: there is none, or none that can be run.
+  if (prompt || ChatRenderer::check(texts, directory)) return prompt;
+  return fail(prompt.error().code, "{}; --chat-template FILE gives it one", prompt.error().message);
 }
 
 }  // namespace ferry::cli
