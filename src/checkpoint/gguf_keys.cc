@@ -50,7 +50,8 @@ constexpr std::string_view kReadOfDeepSeek[] = {"attention.key_length_mla",
 
 /// Those that say nothing: of LayerNorm, which these architectures have not; of llama's and qwen2's
 /// experts, of which there are none (expert_count); of the order of the rows of queries and keys,
-/// which converters name as they all write it; of what an embedding is made from the last layer; of the shape, which the tensors have.
+/// which converters name as they all write it; of what an embedding is made from the last layer; of
+/// the shape, which the tensors have.
 constexpr std::string_view kSaysNothing[] = {"attention.layer_norm_epsilon",
                                              "expert_used_count",
                                              "pooling_type",
