@@ -114,6 +114,9 @@ TEST_F(ChatE2e, AConversationThatIsTooLongIsToldAndCanBeBegunAnew) {
   // More than a terminal keeps of a line: nothing is asked.
   p.type((std::string(5000, 'a') + "\n").c_str());
   ASSERT_TRUE(waits(p, "cut that line off behind 4095 bytes")) << p.output();
+  // Nor is anything of the message that it is a part of.
+  p.type(("\"\"\"\n" + std::string(5000, 'a') + "\nmore\n\"\"\"\n").c_str());
+  ASSERT_TRUE(waits(p, "cut that line off behind 4095 bytes", 2)) << p.output();
   p.type("the ferry\n");
   ASSERT_TRUE(waits(p, "tokens of prompt")) << p.output();
   p.type("\x04");  // Ctrl-D

@@ -414,7 +414,7 @@ TEST_F(LaunchE2e, AStopBehindACheckpointThatWasLeftOut) {
   })) << p.output();
   p.signal(SIGTERM);
   EXPECT_EQ(p.wait(), 3) << p.output();
-  EXPECT_TRUE(p.said("saving needs")) << p.output();
+  EXPECT_TRUE(p.said("could not write before it had saved")) << p.output();
   EXPECT_FALSE(p.said("takes its place")) << p.output();
 }
 

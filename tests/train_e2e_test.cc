@@ -622,7 +622,7 @@ TEST_F(TrainE2e, AStateThatCannotBeIsRefused) {
 }
 
 TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
-  int failed = 0, kept = 0;
+  int failed = 0, kept = 0, told = 0;
   for (const char* const fault : {"file.write:150:enospc",
                                   "file.write:300:enospc",
                                   "file.write:500:enospc",
@@ -631,20 +631,21 @@ TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
                                   "file.mkdir:3:enospc"}) {
     const std::string run = "full";
     fs::remove_all(path(run));
-    // With its supervisor, who must know that a full disk is as full after a restart, and a
-    // read-only one as closed; another error would come at the same place in every worker.
+    // With its supervisor, who must know that a read-only disk is as closed after a restart; another error would come
+    // at the same place in every worker.
     const bool full = std::string(fault).ends_with("enospc"),
                passes = std::string(fault).ends_with("eio");
     const Ended e =
         end_of(train(run, passes ? Strings{"--worker"} : Strings{}), {{"FERRY_FAULT", fault}});
     ASSERT_TRUE(e.status == 0 || e.status == 3) << fault << ": " << e.status << "\n" << e.output;
     EXPECT_EQ(e.output.find("starting again"), std::string::npos) << fault << "\n" << e.output;
+    // What is full for a moment is tried again.
+    if (full) {
+      EXPECT_EQ(e.status, 0) << fault << "\n" << e.output;
+      told += e.output.find("No space left") != std::string::npos;
+    }
     if (e.status == 3) {
       ++failed;
-      if (full) {
-        EXPECT_NE(e.output.find("space"), std::string::npos) << e.output;
-        EXPECT_NE(e.output.find("--resume"), std::string::npos) << e.output;
-      }
       EXPECT_NE(e.output.find(path(run)), std::string::npos) << "says not where\n" << e.output;
     }
     if (has_checkpoint(run)) {
@@ -656,7 +657,8 @@ TEST_F(TrainE2e, FullDiskKeepsTheEarlierCheckpoint) {
     ran(train(run, {"--worker", "--resume"}));
     expect_same(trace(run), base_, fault);
   }
-  EXPECT_GE(failed, 4);
+  EXPECT_GE(failed, 1);
+  EXPECT_GE(told, 2);
   EXPECT_GE(kept, 2);
 }
 
@@ -668,12 +670,13 @@ std::string no_room(int n, int looks) {
   return faults;
 }
 
-/// A checkpoint that is due is left out, and tried again when the next one is; the last one is waited for.
+/// A checkpoint that is due is left out, and tried again when the next one is; the last one is waited for. Also where the
+/// disk has room again by the time that somebody looks.
 TEST_F(TrainE2e, ADiskThatIsFullForAWhileEndsNoRun) {
   int left_out = 0, waited = 0;
   for (int n = 2; n < 16 && (left_out == 0 || waited == 0); ++n) {
     fs::remove_all(path("room"));
-    const Ended e = end_of(train("room", {"--worker"}), {{"FERRY_FAULT", no_room(n, 2)}});
+    const Ended e = end_of(train("room", {"--worker"}), {{"FERRY_FAULT", no_room(n, 1)}});
     if (e.status == 3 && e.output.find("the checkpoints need about") != std::string::npos) continue;
     ASSERT_EQ(e.status, 0) << n << "\n" << e.output;
     left_out += e.output.find("tries again when the next checkpoint is due") != std::string::npos;
@@ -699,7 +702,7 @@ TEST_F(TrainE2e, AStopEndsTheWaitForRoom) {
   EXPECT_TRUE(wait_for([&] { return p.ended() || shown(); })) << ran({"status", path(run)});
   p.signal(SIGTERM);
   EXPECT_EQ(p.wait(), 3) << p.output();
-  EXPECT_TRUE(p.said("saving needs")) << p.output();
+  EXPECT_TRUE(p.said("could not write before it had saved")) << p.output();
   EXPECT_FALSE(p.said("starting again")) << p.output();
   EXPECT_FALSE(has_checkpoint(run));
 }

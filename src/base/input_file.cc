@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "base/flight_record.h"
@@ -14,15 +15,15 @@
 
 namespace ferry {
 
-namespace {
-
-/// The name by which it is asked for.
-constexpr const char* kStandardInput = "-";
-
-}  // namespace
-
 Result<InputFile> InputFile::open(const std::string& path) {
-  if (path == kStandardInput) return standard_input();
+  static std::atomic<bool> taken = false;
+  if (path == kStandardInput) {
+    if (taken.exchange(true))
+      return fail(Code::kInvalidInput,
+                  "standard input (-) is asked for twice, and gives its bytes but once; write it "
+                  "to a file first");
+    return standard_input();
+  }
   const flight::In call("open", path);
   InputFile file;
   file.path_ = path;
@@ -91,10 +92,11 @@ Result<void> check_rereadable(const std::string& path, std::string_view again) {
   if (error == ENOENT || error == ENOTDIR) return {};
   if (error != 0) return os_error("look for", path, error);
   if (!standard && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) return {};
-  return fail(Code::kInvalidInput,
-              "{}: is not a regular file, and {}; write it to a file first",
-              path,
-              again);
+  return fail(
+      Code::kInvalidInput,
+      "{}, and {}; write it to a file first",
+      standard ? "standard input gives its bytes but once" : path + ": is not a regular file",
+      again);
 }
 
 Result<std::string> read_input(const std::string& path, uint64_t bytes_max) {

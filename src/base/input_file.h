@@ -13,6 +13,9 @@
 
 namespace ferry {
 
+/// The name by which standard input is asked for; a file of that name is ./-
+constexpr const char* kStandardInput = "-";
+
 /// Reads from the start to the end, in blocks that the caller sizes. For one thread at a time.
 class InputFile {
  public:

@@ -1,12 +1,14 @@
 #include "base/named_file.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
 #include <utility>
 
 #include "base/flight_record.h"
+#include "base/input_file.h"
 #include "base/os_error.h"
 
 namespace ferry {
@@ -18,6 +20,17 @@ Result<NamedFile> NamedFile::at(std::string path) {
   if (error != 0) return os_error("find", path, error);
   NamedFile file;
   file.path_ = std::move(path);
+  file.device_ = st.st_dev;
+  file.inode_ = st.st_ino;
+  return file;
+}
+
+Result<NamedFile> NamedFile::of_input(const std::string& path) {
+  if (path != kStandardInput) return at(path);
+  struct stat st {};
+  if (::fstat(STDIN_FILENO, &st) != 0) return os_error("find", "standard input", errno);
+  NamedFile file;
+  file.path_ = path;
   file.device_ = st.st_dev;
   file.inode_ = st.st_ino;
   return file;

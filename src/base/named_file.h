@@ -14,6 +14,8 @@ class NamedFile {
  public:
   /// Errors: kNotFound, kUnavailable, kExhausted (no permission).
   static Result<NamedFile> at(std::string path);
+  /// The same, where "-" is standard input (InputFile::open).
+  static Result<NamedFile> of_input(const std::string& path);
 
   /// Whether the path names the same file: it does not once the file, or a folder above it, was removed, moved away
   /// or replaced. Errors: kUnavailable, kExhausted: it cannot be told just now.
@@ -29,8 +31,8 @@ class NamedFile {
   uint64_t device_ = 0, inode_ = 0;
 };
 
-/// The path of what `path` leads to, through links, as far as it is there. Errors: kUnavailable, kExhausted: links that
-/// go round in circles, folders that may not be looked into.
+/// The path of what `path` leads to, through links, as far as it is there. Errors: os_error's, of links
+/// that go round in circles, folders that may not be looked into.
 Result<std::string> behind_links(const std::string& path);
 
 }  // namespace ferry

@@ -50,7 +50,8 @@ std::string advice(const std::string& path, int error) {
     case ENOENT:
     case ENOTDIR: return no_path(path);
     case ENOSPC:
-    case EDQUOT: return "; free space on this file system, or choose another folder";
+    case EDQUOT:
+      return fmt::format("; {} on this file system, or choose another folder", kFreeSpace);
     case EFBIG:
       return "; it would be larger than this process may write (ulimit -f) or the file system "
              "takes: raise the limit, or choose another folder";
@@ -85,6 +86,10 @@ tl::unexpected<Status> open_error(const std::string& path, int error) {
   if (error == ENXIO && ::stat(path.c_str(), &st) == 0 && S_ISSOCK(st.st_mode))
     return fail(Code::kInvalidInput, "{}: {}; name a file", path, kind_of_file(st.st_mode));
   return os_error("open", path, error);
+}
+
+bool is_no_room(const Status& why) {
+  return why.code == Code::kExhausted && why.message.find(kFreeSpace) != std::string::npos;
 }
 
 const char* kind_of_file(unsigned mode) {

@@ -20,6 +20,11 @@ tl::unexpected<Status> os_error(const std::string& what, int error);
 /// kInvalidInput for that.
 tl::unexpected<Status> open_error(const std::string& path, int error);
 
+/// What is advised where a disk, or what somebody may have of it, is full; by it is_no_room() knows the failure again.
+constexpr const char* kFreeSpace = "free space";
+/// Whether it is one that passes when somebody frees space.
+bool is_no_room(const Status& why);
+
 /// errno after a system call that may be made to fail at a fault point; 0 if it did not fail.
 template <typename Call>
 int error_of(const char* point, Call&& call) {

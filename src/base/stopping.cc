@@ -19,7 +19,7 @@ constexpr int64_t kEchoNs = 500'000'000;
 // Written by a handler.
 std::atomic<int> g_signal{0};
 std::atomic<int64_t> g_came_ns{0};
-std::atomic<bool> g_stops_files{false};
+std::atomic<bool> g_stops_files{false}, g_ends{false};
 static_assert(std::atomic<int>::is_always_lock_free && std::atomic<int64_t>::is_always_lock_free);
 
 /// Where a handler may ask for it.
@@ -69,8 +69,13 @@ void answer_stop_signals() {
 
 int stop_signal() { return g_signal; }
 
+void stop_by_signals() {
+  g_ends = true;
+  answer_stop_signals();
+}
+
 void stop_files_by_signals() {
-  g_stops_files = true;
+  g_stops_files = g_ends = true;
   answer_stop_signals();
 }
 
@@ -94,7 +99,7 @@ Result<void> files_not_stopped() {
 }
 
 void end_as_by_stop_signal() {
-  if (g_stops_files && g_signal != 0) end_by(g_signal);
+  if (g_ends && g_signal != 0) end_by(g_signal);
 }
 
 std::string signal_name(int signal) {

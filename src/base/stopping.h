@@ -16,6 +16,10 @@ void answer_stop_signals();
 /// The one that has come; 0: none.
 int stop_signal();
 
+/// For commands that keep what they have and end early: answer_stop_signals(), and a failure behind it ends the process
+/// as by the signal (end_as_by_stop_signal()), whatever it says.
+void stop_by_signals();
+
 /// For commands that write much and have nothing to save: answer_stop_signals(), and once one has come reading and
 /// writing files (base/file.h) fails, so that whoever writes takes back what is half-written, as after any failure.
 void stop_files_by_signals();

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/os_error.h"
 #include "base/units.h"
 #include "checkpoint/json.h"
 #include "checkpoint/passport.h"
@@ -330,12 +331,12 @@ Result<void> require_space(const std::string& folder, uint64_t bytes) {
   TRY_ASSIGN(const uint64_t available, free_disk_bytes(folder));
   const uint64_t needed = bytes + bytes / 100;
   if (needed <= available) return {};
-  return fail(
-      Code::kExhausted,
-      "{}: saving needs {}, {} are free; nothing was written: free space, or choose another folder",
-      folder,
-      format_bytes(static_cast<double>(needed)),
-      format_bytes(static_cast<double>(available)));
+  return fail(Code::kExhausted,
+              "{}: saving needs {}, {} are free; nothing was written: {}, or choose another folder",
+              folder,
+              format_bytes(static_cast<double>(needed)),
+              format_bytes(static_cast<double>(available)),
+              kFreeSpace);
 }
 
 }  // namespace ferry

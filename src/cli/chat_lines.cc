@@ -57,14 +57,16 @@ ChatLines::Line ChatLines::read(const char* prompt, std::string& line) {
 }
 
 ChatInput ChatLines::next() {
-  std::string text, line;
+  std::string text, line, cut;
   bool several = false, goes_on = false;
   for (;;) {
     const Line got = read(several || goes_on ? "... " : "> ", line);
     if (got == Line::kInterrupted) return {ChatInput::Kind::kInterrupted, ""};
     if (got == Line::kRead && line.size() >= kTerminalLineBytes && ::isatty(in_) == 1)
-      return {ChatInput::Kind::kCut, line};
+      cut = line;  // of the whole message nothing is asked: it is read to its end
     const bool ends = got == Line::kEnd;
+    if (!cut.empty() && (ends || (several ? line == kSeveral : !line.ends_with('\\'))))
+      return {ChatInput::Kind::kCut, cut};
     if (!ends && line == kSeveral && (several || (text.empty() && !goes_on))) {
       if (several && !blank(text)) return {ChatInput::Kind::kMessage, text};
       several = !several;

@@ -359,7 +359,7 @@ class Batch {
                     "{}: somebody else has begun to write it; start again",
                     files_.out);
     }
-    answer_stop_signals();
+    stop_by_signals();
     const double begin = clock();
     next_sync_ = begin + kSyncSeconds;
     size_t next = 0;
@@ -569,7 +569,7 @@ class Batch {
 /// The questions are not to be lost to their answers.
 Result<void> check_apart(const BatchFiles& files) {
   if (!path_exists(files.out)) return {};
-  TRY_ASSIGN(const NamedFile in, NamedFile::at(files.in));
+  TRY_ASSIGN(const NamedFile in, NamedFile::of_input(files.in));
   TRY_ASSIGN(const NamedFile out, NamedFile::at(files.out));
   if (!in.is(out)) return {};
   return fail(Code::kInvalidInput,

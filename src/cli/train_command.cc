@@ -328,6 +328,7 @@ int work(const Kind& kind, const Arguments& args, const std::vector<std::string>
         warn_unexamined(**device);
     const Result<Outcome> result = kind.go(settings,
                                            {.resume = args.resume,
+                                            .follows = args.again,
                                             .stop = &g_stop,
                                             .beat = beat,
                                             .replay_to = args.replay_to,

@@ -424,8 +424,11 @@ Result<void> Run::announce_work() {
       "less "
       "of the rate",
       rl_.dynamic_sampling > 0 ? ", drawn as often as rl.dynamic_sampling lets them" : ""));
-  return check_still_fits(
-      e, as_estimated, *device_, {.model_bytes = model_bytes, .state_bytes = state_bytes}, 1);
+  return outlive_full_disk(
+      check_still_fits(
+          e, as_estimated, *device_, {.model_bytes = model_bytes, .state_bytes = state_bytes}, 1),
+      options_.follows,
+      [this](const std::string& text) { say(text); });
 }
 
 Result<void> Run::announce() {
@@ -472,7 +475,7 @@ Result<void> Run::steps() {
                          (saved_step_ != state_.step || state_.held_out_loss);
   if (evaluates_at(state_.step) && !evaluated) {
     TRY(evaluate());
-    if (saved_step_ == state_.step && state_.held_out_loss) TRY(save(is_last()));
+    if (saved_step_ == state_.step && state_.held_out_loss) TRY(save(false));
   }
   while (state_.step < settings_.train.steps && !stopping()) {
     const int64_t before = state_.step;

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/counted.h"
 #include "base/file.h"
+#include "base/os_error.h"
 #include "base/system.h"
 #include "base/units.h"
 #include "checkpoint/checkpoints.h"
@@ -176,14 +177,15 @@ Result<void> check_fits(const Estimate& e,
                 format_bytes(static_cast<double>(host.bytes)),
                 host.within);
   if (e.disk_bytes > static_cast<double>(disk_free))
-    return fail(Code::kExhausted,
-                "{}: the checkpoints need about {}, {} are free; free space, lower "
-                "checkpoint.keep_last ({}) or "
-                "choose another checkpoint.dir",
-                s.checkpoint.dir,
-                format_bytes(e.disk_bytes),
-                format_bytes(static_cast<double>(disk_free)),
-                s.checkpoint.keep_last);
+    return fail(
+        Code::kExhausted,
+        "{}: the checkpoints need about {}, {} are free; {}, lower checkpoint.keep_last ({}) or "
+        "choose another checkpoint.dir",
+        s.checkpoint.dir,
+        format_bytes(e.disk_bytes),
+        format_bytes(static_cast<double>(disk_free)),
+        kFreeSpace,
+        s.checkpoint.keep_last);
   return {};
 }
 
@@ -217,6 +219,14 @@ Result<void> check_still_fits(const Estimate& e,
                                    checkpoint.state_bytes),
                           file_bytes_max(),
                           s);
+}
+
+Result<void> outlive_full_disk(Result<void> fits,
+                               bool follows,
+                               const std::function<void(const std::string&)>& say) {
+  if (fits || !follows || !is_no_room(fits.error())) return fits;
+  say("note       " + fits.error().message + "; the run goes on");
+  return {};
 }
 
 std::string describe(const Estimate& e, const Settings& s) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "adapter/trained_adapter.h"
@@ -72,6 +73,12 @@ Result<void> check_still_fits(const Estimate& e,
                               Device& device,
                               const CheckpointSize& checkpoint,
                               int ranks);
+
+/// Of a worker that follows another one of its run: a disk that has no room now is told, and no reason to end what had
+/// begun. Whatever else does not fit is.
+Result<void> outlive_full_disk(Result<void> fits,
+                               bool follows,
+                               const std::function<void(const std::string&)>& say);
 
 /// The estimate in words, several lines: of a run that goes on, what is left of it.
 std::string describe(const Estimate& e, const Settings& settings);

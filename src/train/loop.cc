@@ -76,7 +76,7 @@ Result<void> TrainingRun::close_step() {
   if (evaluate_now) TRY(evaluate());
   // Also one that a rank has made up for, and another one, who is gone, was to save.
   return save_now || (saved && !saved_figure_ && state_.held_out_loss)
-             ? save(state_.step == settings_.train.steps)
+             ? save(!saved && state_.step == settings_.train.steps)
              : Result<void>();
 }
 

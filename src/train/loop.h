@@ -16,7 +16,9 @@
 namespace ferry {
 
 struct TrainOptions {
-  bool resume = false;                      // go on from the newest checkpoint of checkpoint.dir
+  bool resume = false;  // go on from the newest checkpoint of checkpoint.dir
+  bool follows =
+      false;  // another worker of the same run: what it began with need not be there any more
   const std::atomic<bool>* stop = nullptr;  // set: save and leave after the step under way
   Beats::Send beat;                         // what it is at, all the time; from any thread
   int64_t replay_to = 0;  // until so many steps are done, wait for each launch: an error names it

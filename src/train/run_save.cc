@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/os_error.h"
 #include "base/units.h"
 #include "train/curve.h"
 #include "train/run_passport.h"
@@ -28,27 +29,22 @@ Result<void> draw_curve(const Settings& settings,
                            loss_curve_svg(metrics, curve));
 }
 
-/// Whether that is why nothing was saved. What else there is of the kind (a quota, `ulimit -f`) nobody can wait for
-/// that looks at the disk.
-Result<bool> has_no_room(const Status& why, const std::string& folder, uint64_t needed) {
-  if (why.code != Code::kExhausted) return false;
-  TRY_ASSIGN(const uint64_t available, free_disk_bytes(folder));
-  return available < needed + needed / 50;  // a little more than what was asked for
-}
-
-/// Until there is, or nobody waits any longer.
-Result<void> wait_for_room(const std::string& folder,
-                           uint64_t needed,
-                           Beats& beats,
-                           const std::function<bool()>& keep_waiting) {
+/// Until the disk seems to have room again; where it does not say so (a quota, inodes, another run that is as quick), and
+/// where it cannot be asked, for a while; or until nobody waits any longer.
+void wait_for_room(const std::string& folder,
+                   uint64_t needed,
+                   Beats& beats,
+                   const std::function<bool()>& keep_waiting) {
+  constexpr double kTryAnywayS = 30, kNotAtOnceS = 1;
   beats.begin(Work::kNoRoom);
+  const double begin = system_clock().monotonic_s();
   while (keep_waiting()) {
-    TRY_ASSIGN(const uint64_t available, free_disk_bytes(folder));
-    if (available >= needed + needed / 50) return {};
-    sleep_s(1);
+    sleep_s(kNotAtOnceS);
     beats.advance(0);
+    const Result<uint64_t> available = free_disk_bytes(folder);
+    if (available && *available >= needed + needed / 50) return;
+    if (system_clock().monotonic_s() - begin >= kTryAnywayS) return;
   }
-  return {};
 }
 
 }  // namespace
@@ -82,10 +78,11 @@ Result<Saved> save_run(models::CausalLm& model,
   };
   const uint64_t room = model_bytes + state_bytes;
   Result<SaveReport> saved = save();
-  while (!saved) {
-    TRY_ASSIGN(const bool full, has_no_room(saved.error(), folder, room));
-    if (!full || (keep_waiting && !keep_waiting())) return tl::unexpected(saved.error());
+  for (bool told = false; !saved; saved = save()) {
+    if (!is_no_room(saved.error()) || (keep_waiting && !keep_waiting()))
+      return tl::unexpected(saved.error());
     if (!keep_waiting) {
+      beats.begin(Work::kNoRoom);
       progress.note(
           fmt::format("warning    step {} is not saved: {}. The run goes on, and tries again when "
                       "the next checkpoint is due",
@@ -93,13 +90,15 @@ Result<Saved> save_run(models::CausalLm& model,
                       saved.error().message));
       return Saved::kNoRoom;
     }
-    progress.note(fmt::format(
-        "waiting    step {} is not saved yet: {}. It is kept in memory, and saved once there is "
-        "room; a signal to stop gives it up",
-        state.step,
-        saved.error().message));
-    TRY(wait_for_room(folder, room, beats, keep_waiting));
-    saved = save();
+    if (!told)
+      progress.note(fmt::format(
+          "waiting    step {} is not saved yet: {}. It is kept in memory, and saved once there is "
+          "room; a signal to stop gives it up",
+          state.step,
+          saved.error().message));
+    told = true;
+    wait_for_room(folder, room, beats, keep_waiting);
+    if (!keep_waiting()) return tl::unexpected(saved.error());
   }
   SaveReport report = *std::move(saved);
   const auto warn = [&report](const auto& result) {

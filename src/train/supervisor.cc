@@ -165,7 +165,9 @@ struct Advance {
     if (s.worker == Worker::kRunning || now_at == Phase::kSaving) s.since = now;
     s.heard = true;
     // Not each beat is heard: what is whole is told by the last of a save, or by what follows it.
-    if (phase_of(s.last.work) == Phase::kSaving && now_at != Phase::kSaving)
+    // Where there was no room, nothing is.
+    if (phase_of(s.last.work) == Phase::kSaving && now_at != Phase::kSaving &&
+        s.last.work != Work::kNoRoom)
       s.saved_step = s.last.step;
     if (e.work == Work::kRemoving) s.saved_step = e.step;
     s.last = e;

@@ -38,7 +38,7 @@ enum class Work : int32_t {
   kProbing,  // saving
   kWriting,
   kRemoving,
-  kNoRoom,           // saving, once somebody has freed space on the disk
+  kNoRoom,           // saving, once somebody has freed space on the disk; or left out
   kFirstEvaluation,  // starting, too: one that a stop had cut short
   kReference,        // starting, too: what the first model gives pairs of answers
   kTakingPlace,  // training, as a successor of a rank that is gone: it gets what the others have

@@ -560,11 +560,14 @@ TEST(SupervisorRules, AWorkerThatStillStartsHasNothingToSave) {
 TEST(SupervisorRules, AStopWhileAnotherWorkerStartsSaysWhetherStepsWereLost) {
   Play crashed;
   crashed.on(Started{}).on(Heartbeat{4}).on(Heartbeat{5});
-  Play saved = crashed, gone_on = crashed;
+  Play saved = crashed, gone_on = crashed, left_out = crashed;
   saved.on(Heartbeat{.step = 5, .work = Work::kRemoving});
   gone_on.on(Heartbeat{.step = 5, .work = Work::kWriting})
       .on(Heartbeat{5});  // not every beat is heard
-  for (Play* p : {&crashed, &saved, &gone_on}) {
+  left_out.on(Heartbeat{.step = 5, .work = Work::kWriting})
+      .on(Heartbeat{.step = 5, .work = Work::kNoRoom})
+      .on(Heartbeat{5});
+  for (Play* p : {&crashed, &saved, &gone_on, &left_out}) {
     p->on(Died{SIGSEGV}).ticks(10);
     p->on(Started{}).on(Heartbeat{.work = Work::kReadingData}).on(Signal{SIGTERM});
   }
@@ -578,6 +581,7 @@ TEST(SupervisorRules, AStopWhileAnotherWorkerStartsSaysWhetherStepsWereLost) {
   EXPECT_EQ(ends(crashed), 3);
   EXPECT_EQ(ends(saved), 0);
   EXPECT_EQ(ends(gone_on), 0);
+  EXPECT_EQ(ends(left_out), 3);
 }
 
 TEST(SupervisorRules, ASignalIsNeverLostBetweenWorkers) {

@@ -328,11 +328,14 @@ Result<void> TrainingRun::announce() {
     say(fmt::format("done       {} made, and train.steps is {}: nothing is left to train",
                     counted(state_.step, "step is", "steps are"),
                     settings_.train.steps));
-  return check_still_fits(estimate_,
-                          settings_,
-                          *device_,
-                          {.model_bytes = model_bytes, .state_bytes = state_bytes},
-                          place().ranks);
+  return outlive_full_disk(
+      check_still_fits(estimate_,
+                       settings_,
+                       *device_,
+                       {.model_bytes = model_bytes, .state_bytes = state_bytes},
+                       place().ranks),
+      options_.follows,
+      [this](const std::string& text) { say(text); });
 }
 
 std::string TrainingRun::data_line() const {
