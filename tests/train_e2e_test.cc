@@ -670,8 +670,8 @@ std::string no_room(int n, int looks) {
   return faults;
 }
 
-/// A checkpoint that is due is left out, and tried again when the next one is; the last one is waited for. Also where the
-/// disk has room again by the time that somebody looks.
+/// A checkpoint that is due is left out, and tried again when the next one is; the last one is waited for. Also where
+/// the disk has room again by the time that somebody looks.
 TEST_F(TrainE2e, ADiskThatIsFullForAWhileEndsNoRun) {
   int left_out = 0, waited = 0;
   for (int n = 2; n < 16 && (left_out == 0 || waited == 0); ++n) {

@@ -80,6 +80,8 @@ bool is_set(const char* variable) {
 
 }  // namespace
 
+bool is_terminal(int descriptor) { return ::isatty(descriptor) == 1; }
+
 Terminal Terminal::of(std::FILE* out) {
   const bool rewrites = ::isatty(::fileno(out)) == 1 && is_set("TERM") &&
                         std::string_view(std::getenv("TERM")) != "dumb";

@@ -11,6 +11,9 @@
 
 namespace ferry {
 
+/// Whether a person may sit behind it, however poor a terminal it is.
+bool is_terminal(int descriptor);
+
 class Terminal {
  public:
   /// A terminal unless TERM is "dumb" or not set; coloured unless NO_COLOR is set, too

@@ -56,7 +56,7 @@ class Chat {
         model_(model),
         engine_(*model.model, engine_options(args.answer, *model.model, 1, 0)),
         terminal_(Terminal::of(stdout)),
-        talks_(::isatty(STDIN_FILENO) == 1) {
+        talks_(is_terminal(STDIN_FILENO)) {
     begin_anew();
   }
 
@@ -72,7 +72,7 @@ class Chat {
                       : "Say something; /help explains.");
     // Whoever keeps the answers in a file still sees that it is his turn.
     ChatLines lines(
-        STDIN_FILENO, g_interrupts, ::isatty(STDOUT_FILENO) == 1 ? stdout : stderr, talks_);
+        STDIN_FILENO, g_interrupts, is_terminal(STDOUT_FILENO) ? stdout : stderr, talks_);
     for (bool leaving = false;;) {
       const ChatInput input = lines.next();
       switch (input.kind) {

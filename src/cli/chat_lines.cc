@@ -5,6 +5,8 @@
 
 #include <cerrno>
 
+#include "base/terminal.h"
+
 namespace ferry::cli {
 namespace {
 
@@ -62,7 +64,7 @@ ChatInput ChatLines::next() {
   for (;;) {
     const Line got = read(several || goes_on ? "... " : "> ", line);
     if (got == Line::kInterrupted) return {ChatInput::Kind::kInterrupted, ""};
-    if (got == Line::kRead && line.size() >= kTerminalLineBytes && ::isatty(in_) == 1)
+    if (got == Line::kRead && line.size() >= kTerminalLineBytes && is_terminal(in_))
       cut = line;  // of the whole message nothing is asked: it is read to its end
     const bool ends = got == Line::kEnd;
     if (!cut.empty() && (ends || (several ? line == kSeveral : !line.ends_with('\\'))))

@@ -9,17 +9,17 @@ namespace ferry::cli {
 struct ChatInput {
   enum class Kind { kMessage, kCommand, kCut, kInterrupted, kEnd };
   Kind kind = Kind::kEnd;
-  std::string
-      text;  // of a message; of a command with its slash; what is left of a line that was cut
+  /// Of a message; of a command with its slash; what is left of a line that was cut.
+  std::string text;
 };
 
 /// Reads from `in` and, where `prompts`, says on `out` that it is the reader's turn. A line that is
 /// """ alone begins and ends a message of several lines, and a backslash at the end of a line lets it
 /// go on on the next; a first line that begins with '/' is a command. Lines that are blank are passed
 /// over. kInterrupted: `interrupts` could be read while it waited, and what was typed so far is
-/// forgotten. kCut: a terminal keeps no more of a line than 4,095 bytes, and drops the rest without a word; what was
-/// typed before it is forgotten, too. (A signal's handler writes to it. A signal alone that comes just before the wait would
-/// be missed.)
+/// forgotten. (A signal's handler writes to it. A signal alone that comes just before the wait would be missed.) kCut:
+/// a terminal keeps no more of a line than 4,095 bytes, and drops the rest without a word; the whole message that it is
+/// a part of is passed over.
 class ChatLines {
  public:
   /// Descriptors: `interrupts` is an eventfd that does not block, -1 where nothing interrupts. Nobody

@@ -65,9 +65,9 @@ Result<void> check_file_limit(uint64_t largest_file, uint64_t limit, const Setti
 struct CheckpointSize {
   uint64_t model_bytes = 0, state_bytes = 0;
 };
-/// Once program, weights and the optimizer's state have their memory: whether what is still to come of the estimate fits, for
-/// each of so many ranks on this machine, beside the checkpoints that are there. Errors: of the two above, and of
-/// list_checkpoints and free_disk_bytes.
+/// Once program, weights and the optimizer's state have their memory: whether what is still to come of the estimate
+/// fits, for each of so many ranks on this machine, beside the checkpoints that are there. Errors: of the two above,
+/// and of list_checkpoints and free_disk_bytes.
 Result<void> check_still_fits(const Estimate& e,
                               const Settings& settings,
                               Device& device,

@@ -29,8 +29,8 @@ Result<void> draw_curve(const Settings& settings,
                            loss_curve_svg(metrics, curve));
 }
 
-/// Until the disk seems to have room again; where it does not say so (a quota, inodes, another run that is as quick), and
-/// where it cannot be asked, for a while; or until nobody waits any longer.
+/// Until the disk seems to have room again; where it does not say so (a quota, inodes, another run that is as quick),
+/// and where it cannot be asked, for a while; or until nobody waits any longer.
 void wait_for_room(const std::string& folder,
                    uint64_t needed,
                    Beats& beats,
