@@ -218,7 +218,7 @@ Result<std::string> settings_of(const OpenedModel& model,
   const engine::SamplingOptions& s = o.generate.sampling;
   OrderedJson j = {{"model", files},
                    {"quantize", opened.quantize},
-                   {"device", to_string(model.model->device().kind())},
+                   {"device", verified_as(model.model->device())},
                    {"dtype", to_string(model.model->compute())},
                    {"max_tokens", o.generate.tokens_max},
                    {"temperature", s.temperature},

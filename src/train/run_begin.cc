@@ -291,8 +291,12 @@ Result<Beginning> begin_run(const Settings& settings,
   const std::string here = device.kind() == DeviceKind::kCpu
                                ? fmt::format("cpu, {}", processor_name())
                                : device.describe();
-  if (std::find(b.state.devices.begin(), b.state.devices.end(), here) == b.state.devices.end())
+  if (std::find(b.state.devices.begin(), b.state.devices.end(), here) == b.state.devices.end()) {
+    // A CPU gives the bits of any other; of chips one may add in another order than the last (docs/numerics.md).
+    if (!b.state.devices.empty() && device.kind() != DeviceKind::kCpu)
+      say(fmt::format("changed    the chip: {} -> {}", b.state.devices.back(), here));
     b.state.devices.push_back(here);
+  }
   const bool sequences = settings.rl.tasks.empty();  // or tasks, whose lengths others look at
   if (sequences && settings.data.sequence_length > b.model->max_positions())
     return fail(Code::kInvalidInput,
