@@ -117,6 +117,33 @@ TEST_F(CorruptionE2e, WhatRanksHoldIsComparedUnlessThatIsSwitchedOff) {
   const Ended off =
       spoiled(2, "off", "flip.state@1:9:flip30", {"--train.corruption_checks=off", kNoCheckpoint});
   EXPECT_EQ(times(off.output, "corrupt"), 0u) << off.output;
+  // It did flip, and what came of it is in the model.
+  EXPECT_EQ(off.status, 0) << off.output;
+  EXPECT_NE(trace("off").weights, base_.weights);
+}
+
+// Where a rank is lost after a step's commit, who is to give its successor what it held looks at it before: four ranks,
+// so that not both are gone who hold the same. And when it has been given, so that nobody goes on with it before.
+TEST_F(CorruptionE2e, WhoIsToGiveToASuccessorAndIsSpoiledLeaves) {
+  const Ended e =
+      spoiled(4, "gives", "step.spread@3:9:kill,flip.looked.state@1:2:flip98765", {kNoCheckpoint});
+  EXPECT_EQ(e.status, 0) << e.output;
+  EXPECT_EQ(times(e.output, "rank 1 left, convicted of silent corruption"), 1u) << e.output;
+  EXPECT_EQ(times(e.output, "left, convicted of silent corruption"), 1u) << e.output;
+  EXPECT_EQ(times(e.output, "starting again"), 0u) << e.output;
+  expect_same(trace("gives"), base_, "gives");
+}
+
+// A bit of what waits to be sent: the message's own hash says that it was harmed, and its sender finds by whom, rather
+// than send it once more with another hash.
+TEST_F(CorruptionE2e, WhatFlipsBetweenItsHashAndItsSendingIsNotSentAgain) {
+  const Ended e = spoiled(4, "sending", "flip.sending@1:13:flip31007", {});
+  EXPECT_EQ(e.status, 0) << e.output;
+  EXPECT_EQ(times(e.output, "sent a message whose bytes are not those that were hashed"), 1u);
+  EXPECT_EQ(times(e.output, "rank 1: rank 1's memory of the gradients that it computed"), 1u)
+      << e.output;
+  EXPECT_EQ(times(e.output, "left, convicted"), times(e.output, "rank 1 left, convicted"));
+  expect_same(trace("sending"), base_, "sending");
 }
 
 // Two ranks that hold the same cannot tell which of them has it wrong, if it was so before they looked.

@@ -361,6 +361,25 @@ TEST(Rejoining, LinksAreMadeAnewForWhoeverHoldsThem) {
   for (std::thread& t : threads) t.join();
 }
 
+// Who has nothing more to say is not waited for until his process has ended.
+TEST(Rejoining, WhoLeavesIsGoneAtOnceForTheOthers) {
+  Ranks ranks = in_process(2);
+  std::unique_ptr<Communicator> other = std::move(ranks[1]);
+  auto leaves = Rejoining::begin(
+      [&](const Waiting&) -> Result<std::unique_ptr<Communicator>> { return std::move(ranks[0]); },
+      {});
+  ASSERT_TRUE(leaves) << leaves.error().message;
+  (*leaves)->leave();
+  std::vector<int32_t> heard(1);
+  other->receive(0, {Purpose::kSquares, 5}, bytes_of(heard));
+  try {
+    other->finish(kPatienceS);
+    ADD_FAILURE() << "nobody has left";
+  } catch (const LinkError& e) {
+    EXPECT_TRUE(e.gone()) << e.what();
+  }
+}
+
 TEST(Communicator, ATextIsHandedToThoseWhoAreToHaveIt) {
   const std::string text(100000, 't');
   std::vector<std::string> got(3);

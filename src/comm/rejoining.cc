@@ -13,8 +13,7 @@ Result<std::unique_ptr<Rejoining>> Rejoining::begin(Join join, const Waiting& wa
 }
 
 Result<void> Rejoining::rejoin(const Waiting& waiting) {
-  if (links_) sent_before_ += links_->bytes_sent();
-  links_.reset();
+  leave();
   TRY_ASSIGN(links_, join_(waiting));
   check(ranks_ == 0 || (links_->rank() == rank_ && links_->ranks() == ranks_),
         "rejoining: rank {} of {} came back as {} of {}",
@@ -26,6 +25,11 @@ Result<void> Rejoining::rejoin(const Waiting& waiting) {
   ranks_ = links_->ranks();
   links_->when_waiting(waiting_);
   return {};
+}
+
+void Rejoining::leave() {
+  if (links_) sent_before_ += links_->bytes_sent();
+  links_.reset();
 }
 
 void Rejoining::send(int to, const Tag& tag, std::span<const std::byte> bytes) {

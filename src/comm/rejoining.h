@@ -25,6 +25,9 @@ class Rejoining final : public Communicator {
   /// then, and nothing may be sent.
   Result<void> rejoin(const Waiting& waiting);
 
+  /// Closes all links, for whoever has nothing more to say. Nothing may be sent then, nor received.
+  void leave();
+
   int rank() const override { return rank_; }
   int ranks() const override { return ranks_; }
   void send(int to, const Tag& tag, std::span<const std::byte> bytes) override;

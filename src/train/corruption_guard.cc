@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -29,6 +30,37 @@ std::span<const std::byte> memory_of(const Tensor& t) {
 template <typename T>
 uint64_t hash_of_numbers(const std::vector<T>& numbers, uint64_t before) {
   return fast_hash(std::as_bytes(std::span(numbers)), before);
+}
+
+uint64_t hash_of_doubles(std::vector<double> numbers, uint64_t before) {
+  for (double& n : numbers)
+    if (std::isnan(n)) n = std::numeric_limits<double>::quiet_NaN();
+  return hash_of_numbers(numbers, before);
+}
+
+bool is_nan(uint32_t bits) { return (bits & 0x7fffffffU) > 0x7f800000U; }
+
+/// Of float32 numbers, piece by piece: each is looked through while it is in the cache.
+uint64_t hash_of_floats(const Tensor& t, uint64_t before) {
+  constexpr size_t kPiece = 16384;
+  if (t.dtype() != DType::kF32) return fast_hash(memory_of(t), before);
+  std::span<const uint32_t> rest(static_cast<const uint32_t*>(t.data()),
+                                 t.bytes() / sizeof(uint32_t));
+  uint64_t hash = fast_hash({}, before);
+  for (; !rest.empty(); rest = rest.subspan(std::min(kPiece, rest.size()))) {
+    const std::span<const uint32_t> piece = rest.first(std::min(kPiece, rest.size()));
+    uint32_t nans = 0;
+    for (const uint32_t bits : piece) nans |= is_nan(bits) ? 1U : 0U;
+    if (nans == 0) {
+      hash = fast_hash(std::as_bytes(piece), hash);
+      continue;
+    }
+    std::vector<uint32_t> one(piece.begin(), piece.end());
+    for (uint32_t& bits : one)
+      if (is_nan(bits)) bits = 0x7fc00000U;
+    hash = hash_of_numbers(one, hash);
+  }
+  return hash;
 }
 
 /// Adds the seconds that it lives.
@@ -85,6 +117,9 @@ CorruptionGuard::CorruptionGuard(const AuditSettings& settings,
     trained_.push_back(at == trained.end() ? kNone : static_cast<size_t>(at - trained.begin()));
     owners_.push_back(at == trained.end() ? -1 : shared_.owners()[trained_.back()]);
   }
+  const std::vector<uint64_t> none(weights_.size(), 0);
+  written_ = {.weights = none, .state = none};
+  versions_ = none;
 }
 
 bool CorruptionGuard::holds(size_t weight) const {
@@ -97,37 +132,31 @@ uint64_t CorruptionGuard::hash_of_state(size_t weight) const {
   return hash;
 }
 
-CorruptionGuard::Hashes CorruptionGuard::hashes(const std::optional<Hashes>& kept) const {
-  Hashes h = kept ? *kept : hashes_of_held();
-  for (size_t i = 0; i < weights_.size(); ++i)
-    if (!holds(i)) h.weights[i] = fast_hash(memory_of(weights_[i]->value));
-  return h;
+void CorruptionGuard::hash_one(size_t weight, Hashes& to) const {
+  to.weights[weight] = fast_hash(memory_of(weights_[weight]->value));
+  if (holds(weight)) to.state[weight] = hash_of_state(weight);
 }
 
-CorruptionGuard::Hashes CorruptionGuard::hashes_of_held() const {
+CorruptionGuard::Hashes CorruptionGuard::hashes() const {
   const std::vector<uint64_t> none(weights_.size(), 0);
   Hashes h{.weights = none, .state = none};
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    if (!holds(i)) continue;
-    h.weights[i] = fast_hash(memory_of(weights_[i]->value));
-    h.state[i] = hash_of_state(i);
-  }
+  for (size_t i = 0; i < weights_.size(); ++i) hash_one(i, h);
   return h;
 }
 
 /// With what everybody is told of it.
 uint64_t CorruptionGuard::hash_of_sum(const Tensor& sum, double squares) const {
   if (!sum.defined()) return 0;
-  return hash_of_numbers(std::vector<double>{squares}, fast_hash(memory_of(sum)));
+  return hash_of_doubles({squares}, hash_of_floats(sum, 0));
 }
 
 uint64_t CorruptionGuard::hash_of(const SharedStep::Share& share) {
   uint64_t hash = 0;
-  for (const std::vector<double>& l : share.losses) hash = hash_of_numbers(l, hash);
+  for (const std::vector<double>& l : share.losses) hash = hash_of_doubles(l, hash);
   for (const std::vector<int32_t>& c : share.expert_counts) hash = hash_of_numbers(c, hash);
   for (const std::vector<Tensor>& node : share.sums)
     for (const Tensor& sum : node)
-      hash = fast_hash(sum.defined() ? memory_of(sum) : std::span<const std::byte>(), hash);
+      hash = sum.defined() ? hash_of_floats(sum, hash) : fast_hash({}, hash);
   return hash;
 }
 
@@ -147,9 +176,17 @@ std::vector<int> CorruptionGuard::begin(int64_t step) {
   return to_compute;
 }
 
-void CorruptionGuard::computed(int rank, const SharedStep::Share& share) {
+void CorruptionGuard::computed(int rank, uint64_t share) {
+  shares_[static_cast<size_t>(rank)] = share;
+}
+
+uint64_t CorruptionGuard::hash_of_own(const SharedStep::Share& share) {
   const Timing timing(spent_.hashing_s);
-  shares_[static_cast<size_t>(rank)] = hash_of(share);
+  return hash_of(share);
+}
+
+void CorruptionGuard::look_at_share(const SharedStep::Share& own, uint64_t hash) {
+  if (hash_of_own(own) != hash) throw Spoiled(in_words(Finding{me(), What::kShareChanged, 0}));
 }
 
 /// What each update gives, whereupon all is again what it was.
@@ -166,8 +203,7 @@ CorruptionGuard::Hashes CorruptionGuard::hashes_of_first(const std::vector<Tenso
       t.device().copy(was.back().data(), t.data(), t.bytes());
     }
     one(trained_[i]);
-    first.weights[i] = fast_hash(memory_of(weights_[i]->value));
-    first.state[i] = hash_of_state(i);
+    hash_one(i, first);
     for (size_t n = 0; n < was.size(); ++n)
       was[n].device().copy(changes[n].data(), was[n].data(), was[n].bytes());
   }
@@ -177,7 +213,7 @@ CorruptionGuard::Hashes CorruptionGuard::hashes_of_first(const std::vector<Tenso
 void CorruptionGuard::update(const std::vector<Tensor>& gradients,
                              const std::function<void(size_t)>& one,
                              const std::function<void()>& all) {
-  written_.reset();
+  spreading_ = true;
   std::optional<Hashes> first;
   if (audited_) {
     const Timing timing(spent_.auditing_s);
@@ -185,27 +221,33 @@ void CorruptionGuard::update(const std::vector<Tensor>& gradients,
   }
   all();
   const Timing timing(spent_.hashing_s);
-  updated_ = hashes_of_held();
-  for (size_t i = 0; first && i < weights_.size(); ++i)
-    if (first->weights[i] != 0 &&
-        (first->weights[i] != updated_->weights[i] || first->state[i] != updated_->state[i]))
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (!holds(i) || !gradients[trained_[i]].defined()) continue;
+    hash_one(i, written_);
+    versions_[i] = weights_[i]->version;
+    if (first && (first->weights[i] != written_.weights[i] || first->state[i] != written_.state[i]))
       throw Spoiled(fmt::format("rank {}'s update of {} gives another result when it is made again",
                                 me(),
                                 weights_[i]->name));
+  }
 }
 
 void CorruptionGuard::wrote() {
   const Timing timing(spent_.hashing_s);
-  written_ = hashes(updated_);
-  updated_.reset();
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (written_.weights[i] != 0 && versions_[i] == weights_[i]->version) continue;
+    hash_one(i, written_);
+    versions_[i] = weights_[i]->version;
+  }
+  spreading_ = false;
   before_.clear();
 }
 
 void CorruptionGuard::mark_changed(const Hashes& now, std::vector<uint64_t>& changed) const {
-  if (!written_) return;
   for (size_t i = 0; i < weights_.size(); ++i) {
-    if (now.weights[i] != written_->weights[i]) changed[i] |= corruption::kWeightBit;
-    if (now.state[i] != written_->state[i]) changed[i] |= corruption::kStateBit;
+    if (written_.weights[i] == 0) continue;
+    if (now.weights[i] != written_.weights[i]) changed[i] |= corruption::kWeightBit;
+    if (now.state[i] != written_.state[i]) changed[i] |= corruption::kStateBit;
   }
 }
 
@@ -221,7 +263,8 @@ Word CorruptionGuard::word() {
 
 std::optional<std::vector<double>> CorruptionGuard::commit(int64_t step,
                                                            const std::vector<Tensor>& gradients,
-                                                           const SharedStep::Share& own) {
+                                                           const SharedStep::Share& own,
+                                                           uint64_t hash) {
   std::vector<uint64_t> said;
   {
     const Timing timing(spent_.hashing_s);
@@ -229,9 +272,8 @@ std::optional<std::vector<double>> CorruptionGuard::commit(int64_t step,
     for (size_t i = 0; i < weights_.size(); ++i)
       if (holds(i))
         mine.sums[i] = hash_of_sum(gradients[trained_[i]], shared_.held_squares()[trained_[i]]);
-    uint64_t& share = shares_[static_cast<size_t>(me())];
     // What it has told the others since is in memory still.
-    if (share != 0 && hash_of(own) != share)
+    if (hash_of(own) != hash)
       mine.changed[static_cast<size_t>(weights_.size())] |= corruption::kShareBit;
     mine.shares = shares_;
     said = corruption::to_numbers(mine);
@@ -277,26 +319,30 @@ void CorruptionGuard::compare(int64_t step) {
   follow(corruption::judge(owners_, words_), step);
 }
 
-void CorruptionGuard::compare_collected() const {
-  for (size_t i = 0; i < weights_.size(); ++i)
+void CorruptionGuard::compare_collected(int64_t step) {
+  std::string differs;
+  for (size_t i = 0; me() == 0 && differs.empty() && i < weights_.size(); ++i)
     if (owners_[i] >= 0 && !holds(i) &&
         hash_of_state(i) != words_[static_cast<size_t>(owners_[i])].state[i])
-      throw Spoiled(
-          fmt::format("the optimizer's state of {} came from rank {}, and is another here",
-                      weights_[i]->name,
-                      owners_[i]));
+      differs = fmt::format("the optimizer's state of {} came from rank {}, and is another here",
+                            weights_[i]->name,
+                            owners_[i]);
+  if (!comm::any_of(shared_.ranks(), {comm::Purpose::kHashes, step, 1}, !differs.empty(), kForever))
+    return;
+  compare(step);
+  if (!differs.empty()) throw Spoiled(differs);
+  wait_until_gone(0, step);
 }
 
 void CorruptionGuard::look_at_own() const {
-  if (!written_) return;
   std::vector<uint64_t> changed(weights_.size() + 1, 0);
   mark_changed(hashes(), changed);
-  for (size_t i = 0; i < weights_.size(); ++i)
-    if (changed[i] != 0)
-      throw Spoiled(in_words(
-          {me(),
-           (changed[i] & corruption::kWeightBit) != 0 ? What::kWeightChanged : What::kStateChanged,
-           i}));
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (spreading_ && trained_[i] != kNone && !holds(i)) continue;
+    if (changed[i] == 0) continue;
+    const bool weight = (changed[i] & corruption::kWeightBit) != 0;
+    throw Spoiled(in_words({me(), weight ? What::kWeightChanged : What::kStateChanged, i}));
+  }
 }
 
 /// A rank that is convicted leaves; who is not waits for that, and meets its successor.
@@ -311,12 +357,16 @@ void CorruptionGuard::follow(const corruption::Verdict& verdict, int64_t step) {
       "corrupted  step {}: {}; who is spoiled leaves, and has a successor", step, what));
   for (const Finding& f : verdict.spoiled)
     if (f.rank == me()) throw Spoiled(what);
+  wait_until_gone(verdict.spoiled.front().rank, step);
+}
+
+/// It says nothing more.
+void CorruptionGuard::wait_until_gone(int rank, int64_t step) {
   std::vector<uint8_t> nothing(1);
   comm::Communicator& ranks = shared_.ranks();
-  ranks.receive(
-      verdict.spoiled.front().rank, {comm::Purpose::kHashes, step}, comm::bytes_of(nothing));
+  ranks.receive(rank, {comm::Purpose::kHashes, step, 2}, comm::bytes_of(nothing));
   ranks.finish(kForever);
-  check(false, "corruption: rank {} was to leave", verdict.spoiled.front().rank);
+  check(false, "corruption: rank {} was to leave", rank);
 }
 
 std::string CorruptionGuard::in_words(const Finding& f) const {

@@ -50,28 +50,38 @@ class CorruptionGuard {
   // A step, by all ranks, in this order.
   /// Whose shares this rank is to compute: perhaps its own among them, whose hash is wanted, too.
   std::vector<int> begin(int64_t step);
-  void computed(int rank, const SharedStep::Share& share);
+  void computed(int rank, uint64_t share);
+  /// Of what was computed of a step. NaNs are one to it: which of two operands' bits a NaN has is the processor's choice,
+  /// and a step that has one is refused, which is nobody's fault.
+  static uint64_t hash_of(const SharedStep::Share& share);
+  /// The same, counted as what checks cost.
+  uint64_t hash_of_own(const SharedStep::Share& share);
+  /// What this rank computed of a step, and is about to tell once more: throws Spoiled if it has not this hash any more.
+  void look_at_share(const SharedStep::Share& own, uint64_t hash);
   /// Whether sums are to be made at owner and replica, each for itself.
   bool sums_at_both() const { return audited_ || second_try(); }
   /// The step's commit point: the squares as of SharedStep::commit(), or nothing: all are to compute the step again,
-  /// and nothing of it is to be kept. own: what this rank has told the others of.
+  /// and nothing of it is to be kept. own: what this rank has told the others of, hash: when it was computed.
   std::optional<std::vector<double>> commit(int64_t step,
                                             const std::vector<Tensor>& gradients,
-                                            const SharedStep::Share& own);
+                                            const SharedStep::Share& own,
+                                            uint64_t hash);
   /// The update of what is held here, by `all`. Where the step is audited each weight's is made twice from the same:
   /// first by `one`, for one weight after the other, so that what was there is kept of one at a time. Throws Spoiled if
   /// that does not give the same.
   void update(const std::vector<Tensor>& gradients,
               const std::function<void(size_t)>& one,
               const std::function<void()>& all);
-  /// All is what it is to be: after a step, before the first one, and when a successor is in place.
+  /// All is what it is to be: after a step, before the first one, and when a successor is in place. What nobody has
+  /// written since it was last looked at (Weight::version) is not looked at: it is to be what it was.
   void wrote();
 
   /// Between two steps, by all ranks: before something is kept for good.
   void compare(int64_t step);
-  /// Whether what other ranks gave for a checkpoint is what they hold, as the last compare() said.
-  void compare_collected() const;
-  /// What this rank has is about to be given to a successor: throws Spoiled if it has changed.
+  /// By all ranks: whether what they gave rank 0 for a checkpoint is what they hold, as the last compare() said. Where it
+  /// is not they compare once more: a giver's memory may have changed since; if none's has, rank 0's has.
+  void compare_collected(int64_t step);
+  /// What this rank has is about to be given to a successor, or was: throws Spoiled if it has changed.
   void look_at_own() const;
   /// What it costs: of this rank, so far.
   struct Spent {
@@ -86,19 +96,19 @@ class CorruptionGuard {
   struct Hashes {
     std::vector<uint64_t> weights, state;
   };
-  /// kept: of what is held here these, if there are any.
-  Hashes hashes(const std::optional<Hashes>& kept = {}) const;
-  Hashes hashes_of_held() const;
+  Hashes hashes() const;
+  /// Of one weight, and of what is held of its state.
+  void hash_one(size_t weight, Hashes& to) const;
   bool holds(size_t weight) const;
   uint64_t hash_of_state(size_t weight) const;
   uint64_t hash_of_sum(const Tensor& sum, double squares) const;
-  static uint64_t hash_of(const SharedStep::Share& share);
   Hashes hashes_of_first(const std::vector<Tensor>& gradients,
                          const std::function<void(size_t)>& one);
   corruption::Word word();
   void mark_changed(const Hashes& now, std::vector<uint64_t>& changed) const;
   bool second_try() const { return !before_.empty(); }
   void follow(const corruption::Verdict& verdict, int64_t step);
+  void wait_until_gone(int rank, int64_t step);
   std::string in_words(const corruption::Finding& finding) const;
   std::string in_words(const std::vector<corruption::Finding>& findings) const;
   int me() const { return shared_.ranks().rank(); }
@@ -111,8 +121,9 @@ class CorruptionGuard {
   std::vector<size_t>
       trained_;              // of each, its place among those that are trained; kNone: it is not
   std::vector<int> owners_;  // of each; -1: nobody's
-  std::optional<Hashes> written_;  // when they were last written
-  std::optional<Hashes> updated_;  // of what is held here, right after its update
+  Hashes written_;           // when they were last written; 0: that has not been yet
+  std::vector<uint64_t> versions_;  // of each weight, then
+  bool spreading_ = false;  // what is held here has been updated, what is not may be half there
   // Of the step under way.
   bool audited_ = false;
   std::vector<uint64_t> shares_;          // of each rank: what was found of it here

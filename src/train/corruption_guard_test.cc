@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 #include <map>
 
 #include "base/fault.h"
@@ -32,9 +33,10 @@ struct Flip {
 
 /// What became of one rank.
 struct Seen {
-  std::string spoiled;  // the rank that says it is
-  std::string lost;     // why all begin again
-  bool left_alone = false;
+  std::string spoiled;      // the rank that says it is
+  std::string lost;         // why all begin again
+  bool left_alone = false;  // by another rank's end, or by what harmed a message
+  bool flipped = false;     // it came to where its bit was to flip
   std::vector<std::vector<float>> weights, state;
   int said = 0;
 };
@@ -92,13 +94,19 @@ std::vector<Seen> trained(int ranks,
       }
       if (guard) guard->compare(kSteps);
       shared.collect_state(kSteps, optimizer);
-      if (guard && c.rank() == 0) guard->compare_collected();
+      if (guard) guard->compare_collected(kSteps);
     } catch (const Spoiled& e) {
       seen.spoiled = e.what();
     } catch (const StateLost& e) {
       seen.lost = e.what();
-    } catch (const comm::LinkError& e) {
-      seen.left_alone = e.gone();
+    } catch (const comm::LinkError&) {
+      seen.left_alone = true;
+      // As before the run goes on with a successor.
+      try {
+        step.look_at_own();
+      } catch (const Spoiled& spoiled) {
+        seen.spoiled = spoiled.what();
+      }
     }
     c.when_finished({});
     for (const Weight* w : (*model)->weights()) seen.weights.push_back(w->value.to_f32());
@@ -106,6 +114,9 @@ std::vector<Seen> trained(int ranks,
       if (shared.holds(i) || c.rank() == 0)
         for (const Tensor& t : optimizer.state(i)) seen.state.push_back(t.to_f32());
   });
+  if (flip)
+    all[static_cast<size_t>(flip->rank)].flipped =
+        fault_point_count(flip->point) >= static_cast<long>(flip->passing);
   arm_faults("");
   return all;
 }
@@ -179,6 +190,126 @@ TEST(CorruptionGuard, AnUpdateThatIsMadeTwiceTakesMemoryForOneWeightAtATime) {
   });
 }
 
+/// Ranks that hold weights of numbers, and a guard of each.
+struct Holding {
+  std::vector<Weight> weights;
+  std::vector<Weight*> list;
+  std::vector<Tensor> gradients;  // of each but the last
+  std::optional<Optimizer> optimizer;
+  std::optional<SharedStep> shared;
+  std::optional<CorruptionGuard> guard;
+
+  explicit Holding(comm::Communicator& c) : weights(8) {
+    const Shape shape = {100};
+    for (Weight& w : weights) {
+      w.name = std::to_string(list.size());
+      w.value = Tensor::zeros(shape, DType::kF32, cpu_device());
+      list.push_back(&w);
+      gradients.push_back(
+          list.size() == weights.size()
+              ? Tensor{}
+              : Tensor::from_f32(std::vector<float>(100, 0.5F), shape, cpu_device()));
+    }
+    optimizer.emplace(optimizer_at({c.rank(), c.ranks()}, {}, list));
+    shared.emplace(c, list, kPatienceS);
+    guard.emplace(AuditSettings{}, *shared, *optimizer, list, [](const std::string&) {});
+    guard->wrote();
+  }
+  void update() {
+    guard->update(
+        gradients, [](size_t) { FAIL(); }, [&] { optimizer->step(gradients, 0.1, 1); });
+  }
+  bool spoiled() const {
+    try {
+      guard->look_at_own();
+    } catch (const Spoiled&) {
+      return true;
+    }
+    return false;
+  }
+};
+
+void flip_first_bit(const Tensor& t) { *static_cast<std::byte*>(t.data()) ^= std::byte{1}; }
+
+// What is given to a successor after a commit, when the update is there and what others update is not: what this rank
+// has updated is to be what it was then, and what nobody has updated what it was before, for good.
+TEST(CorruptionGuard, WhatIsUpdatedIsLookedAtBeforeTheOthersWeightsAreThere) {
+  as_ranks(2, [&](TakingTurns& c) {
+    Holding h(c);
+    EXPECT_FALSE(h.spoiled());
+    h.update();
+    EXPECT_FALSE(h.spoiled());
+    for (const bool wrote : {false, true}) {
+      if (wrote) h.guard->wrote();
+      for (size_t i = 0; i < h.list.size(); ++i)
+        for (const Tensor& t : {h.list[i]->value, h.optimizer->state(i)[1]}) {
+          flip_first_bit(t);
+          EXPECT_TRUE(h.spoiled()) << i;
+          flip_first_bit(t);
+          EXPECT_FALSE(h.spoiled()) << i;
+        }
+    }
+    // Nothing that is written makes it the truth: no update of others, no successor.
+    for (const size_t i : {size_t{0}, h.list.size() - 1}) {
+      flip_first_bit(h.optimizer->state(i)[0]);
+      h.guard->wrote();
+      EXPECT_TRUE(h.spoiled()) << i;
+      flip_first_bit(h.optimizer->state(i)[0]);
+      EXPECT_FALSE(h.spoiled());
+    }
+    flip_first_bit(h.list.back()->value);
+    h.update();
+    h.guard->wrote();
+    EXPECT_TRUE(h.spoiled());
+  });
+}
+
+// Rank 0 says that what it was given for a checkpoint is not what its owner holds: who of them is it?
+TEST(CorruptionGuard, AGiverWhoseMemoryChangedIsNamedAndNotRank0WhichFindsIt) {
+  for (const int rank : {1, 0}) {
+    std::vector<int> named;
+    as_ranks(3, [&](TakingTurns& c) {
+      Holding h(c);
+      // What rank 0 has of one weight comes from there.
+      size_t of = 0;
+      while (h.shared->owners()[of] != 1) ++of;
+      try {
+        h.guard->compare(0);
+        if (rank == 1 && c.rank() == 1) flip_first_bit(h.optimizer->state(of)[0]);
+        h.shared->collect_state(0, *h.optimizer);
+        if (rank == 0 && c.rank() == 0) flip_first_bit(h.optimizer->state(of)[0]);
+        h.guard->compare_collected(0);
+        ADD_FAILURE() << c.rank() << ": nobody is named";
+      } catch (const Spoiled&) {
+        named.push_back(c.rank());
+      } catch (const comm::LinkError& e) {
+        EXPECT_TRUE(e.gone()) << e.what();
+      }
+    });
+    EXPECT_EQ(named, std::vector<int>{rank});
+  }
+}
+
+// A step with a NaN is refused. Which bits it has depends on the processor's instructions: nobody computed wrongly.
+TEST(CorruptionGuard, OneNanIsAnother) {
+  const auto hash = [](uint32_t bits, double loss, size_t at) {
+    std::vector<float> numbers(40000, 1.5F);
+    std::memcpy(&numbers[at], &bits, sizeof bits);
+    const Tensor sum = Tensor::from_f32(numbers, {std::ssize(numbers)}, cpu_device());
+    return CorruptionGuard::hash_of(
+        {.losses = {{1.0, loss}}, .expert_counts = {{3}}, .sums = {{sum, Tensor{}}}});
+  };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  constexpr uint32_t kNan = 0x7fc00000, kOther = 0xffc12345, kInf = 0x7f800000, kOne = 0x3f800000;
+  for (const size_t at : {size_t{0}, size_t{20000}, size_t{39999}}) {
+    EXPECT_EQ(hash(kNan, nan, at), hash(kOther, -nan, at));
+    EXPECT_NE(hash(kNan, 1, at), hash(kNan, nan, at));
+    EXPECT_NE(hash(kNan, 1, at), hash(kInf, 1, at));
+    EXPECT_NE(hash(kOne, 1, at), hash(kOne + 1, 1, at));
+    EXPECT_NE(hash(kNan, 1, at), hash(kNan, 1, 7));
+  }
+}
+
 /// Where bits flip: the point, when its rank comes to it, and which of its passings.
 struct Place {
   const char* point;
@@ -211,6 +342,7 @@ Outcomes flipped(const AuditSettings& audits, std::span<const Place> places, int
     const std::string what = std::to_string(n) + ": " + flip.point + " at rank " +
                              std::to_string(flip.rank) + " of " + std::to_string(ranks) +
                              ", step " + std::to_string(flip.step);
+    EXPECT_TRUE(seen[static_cast<size_t>(flip.rank)].flipped) << what;
     std::string lost;
     int named = -1;
     for (int r = 0; r < ranks; ++r) {
@@ -251,12 +383,14 @@ void tell(const char* of, const Outcomes& o) {
 }
 
 // After the numbers, after the gradients, after the update's weights: when a rank's turn comes again in a step.
-constexpr int kBeforeAll = 0, kGradientsAreThere = 2, kSumsAreThere = 3;
+constexpr int kBeforeAll = 0, kNumbersAreThere = 1, kGradientsAreThere = 2, kSumsAreThere = 3;
 
 TEST(CorruptionGuard, WhereAllIsAuditedEveryFlipThatChangesAnythingIsFoundAndTheRankNamed) {
   const Place places[] = {{"flip.weights", kBeforeAll, 1},
                           {"flip.state", kBeforeAll, 1},
                           {"flip.nodes", kBeforeAll, 1},
+                          {"flip.kept", kBeforeAll, 1},
+                          {"flip.sending", kNumbersAreThere, 1},
                           {"flip.gradient", kBeforeAll, 30},
                           {"flip.sums", kGradientsAreThere, 1},
                           {"flip.audited", 3, 8},
@@ -275,6 +409,8 @@ TEST(CorruptionGuard, WhereAllIsAuditedEveryFlipThatChangesAnythingIsFoundAndThe
 TEST(CorruptionGuard, WithoutAuditsWhatIsHeldIsFound) {
   const Place held[] = {{"flip.weights", kBeforeAll, 1},
                         {"flip.state", kBeforeAll, 1},
+                        {"flip.kept", kBeforeAll, 1},
+                        {"flip.sending", kNumbersAreThere, 1},
                         {"flip.sums.held", kSumsAreThere, 1},
                         {"flip.written", 5, 1},
                         {"flip.written.state", 5, 1}};

@@ -335,7 +335,7 @@ Result<void> TrainingRun::save(bool last) {
     begin_step();  // the others give what they have of it
     if (guard_) guard_->compare(state_.step);
     shared_->collect_state(state_.step, *optimizer_);
-    if (guard_ && first()) guard_->compare_collected();
+    if (guard_) guard_->compare_collected(state_.step);
   }
   static_cast<void>(fault_point("step.save"));
   if (first()) {

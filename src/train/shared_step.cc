@@ -208,6 +208,7 @@ SharedStep::Sums SharedStep::exchange_gradients(const Some& some, Share& share, 
                        memory_of(sums[r][n][i]));
       }
   }
+  for (const std::vector<Tensor>& node : share.sums) flip_point_in("flip.sending", node);
   ranks_.finish(patience_s_);
   for (std::vector<Tensor>& node : share.sums)
     for (size_t i = some.begin; i < some.end; ++i) node[i] = {};

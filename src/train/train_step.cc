@@ -129,7 +129,12 @@ void TrainStep::prepare(int64_t step,
     if (shared_ != nullptr) computed_ = take_computed(step);
   }
   if (shared_ == nullptr) return;
-  for (const std::vector<Tensor>& sums : computed_->share.sums) flip_point_in("flip.nodes", sums);
+  if (!again) {
+    for (const std::vector<Tensor>& sums : computed_->share.sums) flip_point_in("flip.nodes", sums);
+    if (guard_ != nullptr) computed_->hash = guard_->hash_of_own(computed_->share);
+  }
+  for (const std::vector<Tensor>& sums : computed_->share.sums) flip_point_in("flip.kept", sums);
+  if (again && guard_ != nullptr) guard_->look_at_share(computed_->share, computed_->hash);
   if (guard_ != nullptr) compute_others(asked, done);
   share(step);
 }
@@ -157,7 +162,7 @@ void TrainStep::compute_others(const Asked& asked, const std::function<void(int6
   int64_t more = shared_->plan(micro_batches_).share(me).size();
   for (const int rank : guard_->begin(asked.step)) {
     if (rank == me) {
-      guard_->computed(me, computed_->share);
+      guard_->computed(me, computed_->hash);
       continue;
     }
     const double began_s = system_clock().monotonic_s();
@@ -168,7 +173,7 @@ void TrainStep::compute_others(const Asked& asked, const std::function<void(int6
     more += share_.size();
     const Computed theirs = take_computed(asked.step);
     guard_->audited_for(system_clock().monotonic_s() - began_s);
-    guard_->computed(rank, theirs.share);
+    guard_->computed(rank, guard_->hash_of_own(theirs.share));
   }
 }
 
@@ -194,7 +199,7 @@ std::optional<StepGradients> TrainStep::commit() {
   if (shared_ == nullptr) return commit_alone();
   if (guard_ == nullptr) return finish(shared_->commit());
   const std::optional<std::vector<double>> squares =
-      guard_->commit(computed_->step, gradients_, computed_->share);
+      guard_->commit(computed_->step, gradients_, computed_->share, computed_->hash);
   if (squares) return finish(*squares);
   computed_.reset();
   return std::nullopt;
@@ -380,6 +385,13 @@ void TrainStep::settle() {
   }
   flip_held("flip.written", "flip.written.state");
   if (guard_ != nullptr) guard_->wrote();
+}
+
+void TrainStep::look_at_own() const {
+  if (guard_ == nullptr) return;
+  flip_held("flip.looked", "flip.looked.state");
+  guard_->look_at_own();
+  if (computed_) guard_->look_at_share(computed_->share, computed_->hash);
 }
 
 void TrainStep::flip_held(const char* of_weights, const char* of_state) const {

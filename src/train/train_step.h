@@ -107,6 +107,10 @@ class TrainStep {
   void spread();
   void settle();
 
+  /// What this process holds, and has computed of the step under way, goes to others again, or has gone: throws Spoiled
+  /// where it has changed (train/corruption_guard.h).
+  void look_at_own() const;
+
  private:
   /// Of one micro-batch, on the device: the main loss, each balance loss and, if it was run, MTP's.
   struct LossTerms {
@@ -128,6 +132,7 @@ class TrainStep {
     int64_t step = 0;
     int64_t micro_batches = 0;
     SharedStep::Share share;
+    uint64_t hash = 0;  // of it, where that is compared
     std::vector<Tensor> expert_counts;
     bool mtp_last = false;
   };

@@ -58,8 +58,14 @@ class TrainingRun {
 
   Result<TrainResult> go() {
     if (ranks() != nullptr) ranks()->when_waiting([this](int peer) { beats_.waiting_for(peer); });
-    Result<void> done = options_.takes_place ? take_place() : begin();
-    if (done && !stopping()) done = steps();
+    Result<void> done;
+    try {
+      done = options_.takes_place ? take_place() : begin();
+      if (done && !stopping()) done = steps();
+    } catch (const Spoiled&) {
+      ranks()->leave();  // the others need not wait until that is told
+      throw;
+    }
     progress_.reset();
     // Nothing is left to lose: whoever reads may take his time. Signs of life come often enough that a busy
     // machine is not taken for a hang.

@@ -65,7 +65,7 @@ comm::LinkError TrainingRun::no_other_meeting(const comm::LinkError& why, const 
 /// and begun again: what it changes of a rank it changes together with where that one says it stands.
 Result<void> TrainingRun::settle() {
   agreements_ = 0;
-  if (guard_) guard_->look_at_own();
+  if (step_) step_->look_at_own();
   std::vector<RankWord> words = or_lost(exchange_words(*ranks(), word(), kForever));
   TRY(go_back_with_others(words));
   std::vector<Standing> standings;
@@ -77,6 +77,12 @@ Result<void> TrainingRun::settle() {
   else if (stage_ == Standing::Stage::kPrepared)
     stage_ = Standing::Stage::kBetween;  // nothing of the step has changed anything
   shared_->give(plan, *optimizer_);
+  // What was given is believed when all who gave have found that they still hold what they did.
+  if (guard_) {
+    step_->look_at_own();
+    static_cast<void>(
+        comm::any_of(*ranks(), {comm::Purpose::kHashes, plan.done, 3}, false, kForever));
+  }
   if (plan.behind[static_cast<size_t>(place().rank)]) TRY(end_step());
   give_untrained(plan);
   take_carried(plan);
