@@ -51,12 +51,13 @@ class CorruptionGuard {
   /// Whose shares this rank is to compute: perhaps its own among them, whose hash is wanted, too.
   std::vector<int> begin(int64_t step);
   void computed(int rank, uint64_t share);
-  /// Of what was computed of a step. NaNs are one to it: which of two operands' bits a NaN has is the processor's choice,
-  /// and a step that has one is refused, which is nobody's fault.
+  /// Of what was computed of a step. NaNs are one to it: which of two operands' bits a NaN has is the
+  /// processor's choice, and a step that has one is refused, which is nobody's fault.
   static uint64_t hash_of(const SharedStep::Share& share);
   /// The same, counted as what checks cost.
   uint64_t hash_of_own(const SharedStep::Share& share);
-  /// What this rank computed of a step, and is about to tell once more: throws Spoiled if it has not this hash any more.
+  /// What this rank computed of a step, and is about to tell once more: throws Spoiled if it has not
+  /// this hash any more.
   void look_at_share(const SharedStep::Share& own, uint64_t hash);
   /// Whether sums are to be made at owner and replica, each for itself.
   bool sums_at_both() const { return audited_ || second_try(); }
@@ -78,8 +79,9 @@ class CorruptionGuard {
 
   /// Between two steps, by all ranks: before something is kept for good.
   void compare(int64_t step);
-  /// By all ranks: whether what they gave rank 0 for a checkpoint is what they hold, as the last compare() said. Where it
-  /// is not they compare once more: a giver's memory may have changed since; if none's has, rank 0's has.
+  /// By all ranks: whether what they gave rank 0 for a checkpoint is what they hold, as the last compare()
+  /// said. Where it is not they compare once more: a giver's memory may have changed since; if none's has,
+  /// rank 0's has.
   void compare_collected(int64_t step);
   /// What this rank has is about to be given to a successor, or was: throws Spoiled if it has changed.
   void look_at_own() const;
