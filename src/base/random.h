@@ -17,7 +17,7 @@ enum class RandomPurpose : uint32_t {
   kProbe = 6,       // prompts and projections of probes (probe/probe.h)
   kTask = 7,        // tasks that are made; step = number and difficulty (rl/task_makers.cc)
   kRollout = 8,     // seeds of answers to tasks; step = place in the order of tasks
-  kAudit = 9,       // whose work in a step is computed again (train/audit_plan.cc); step = the period
+  kAudit = 9,  // whose work in a step is computed again (train/audit_plan.cc); step = the period
 };
 
 /// Philox4x32-10. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".

@@ -241,7 +241,8 @@ void add_verify_command(Command& program) {
                                        "ask this OpenAI-compatible server (http://HOST:PORT) "
                                        "instead of a device, and say whether it "
                                        "answers as the model");
-  command.option("--device", args->verify.device, "cpu, cuda[:N], cuda-tensor[:N], ascend[:N]").excludes(server);
+  command.option("--device", args->verify.device, "cpu, cuda[:N], cuda-tensor[:N], ascend[:N]")
+      .excludes(server);
   command.option("--dtype", args->dtype, "compute in bf16 or f32 (default: as the passport)")
       .among({"f32", "bf16"})
       .excludes(server);

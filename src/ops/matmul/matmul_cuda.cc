@@ -54,7 +54,8 @@ TensorLayout tensor_layout(const MatmulCuda& c, int64_t batches) {
 
 void launch_matmul(Stream& stream, const MatmulCuda& call, int64_t batches, bool bf16) {
   static const Code code("matmul");
-  if (bf16 && cuda_device(stream).tensor_products()) return launch_tensor(stream, code, call, batches);
+  if (bf16 && cuda_device(stream).tensor_products())
+    return launch_tensor(stream, code, call, batches);
   code.launch(
       stream,
       bf16 ? "matmul_bf16" : "matmul_f32",
