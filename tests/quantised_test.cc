@@ -425,6 +425,15 @@ TEST_F(Quantised, MsModelSlimsLayoutIsRead) {
   ASSERT_TRUE(write_file_atomic(
       path("theirs/quant_model_weight_w8a8_dynamic.safetensors.index.json"), index.dump()));
   same();
+  // So are weights under two names: one of them is another model's, or an older one's.
+  ASSERT_TRUE(write_file_atomic(path("theirs/quant_model_weights.safetensors"), "{}"));
+  const Result<ModelDir> stale = ModelDir::open(path("theirs"));
+  ASSERT_FALSE(stale);
+  EXPECT_NE(stale.error().message.find("has quant_model_weights.safetensors and "
+                                       "quant_model_weight_w8a8_dynamic.safetensors.index.json"),
+            std::string::npos)
+      << stale.error().message;
+  ASSERT_TRUE(remove_tree(path("theirs/quant_model_weights.safetensors")));
   // Two descriptions are of two models; none is told.
   ASSERT_TRUE(write_file_atomic(path("theirs/quant_model_description.json"), "{}"));
   const Result<ModelDir> two = ModelDir::open(path("theirs"));

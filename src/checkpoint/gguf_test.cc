@@ -492,6 +492,12 @@ TEST(GgufModel, AnswersEndWhereTheModelKnowsAnEnd) {
                                         true);
   ASSERT_TRUE(model) << model.error().message;
   EXPECT_EQ(control_tokens(*model), (std::set<int>{1, 2, 4, 5}));
+  // Nor is a word that is named as the begin: llama.cpp's default, made explicit, may be a comma.
+  model = with_tokens(
+      {{"a", kText}, {"b", kControl}, {"c", kControl}, {"d", kText}, {",", kText}, {"f", kControl}},
+      true);
+  ASSERT_TRUE(model) << model.error().message;
+  EXPECT_EQ(control_tokens(*model), (std::set<int>{1, 2, 5}));
 }
 
 TEST(GgufModel, AFileOfBeforeTextsSplittingWasNamedSaysSo) {

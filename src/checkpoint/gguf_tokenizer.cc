@@ -168,8 +168,14 @@ struct Tokens {
   bool typed = true;
 };
 
-/// As llama.cpp reads them: what ends an answer, or is named as begin or end, is a control token whatever the list
-/// says.
+/// "<|im_end|>", "</s>", "[EOS]": what no text spells by itself.
+bool looks_like_control(std::string_view text) {
+  return text.size() > 2 && ((text.front() == '<' && text.back() == '>') ||
+                             (text.front() == '[' && text.back() == ']'));
+}
+
+/// What ends an answer is a control token whatever the list says, as llama.cpp has it; so is what is named as begin or
+/// end, and looks like one.
 Result<Tokens> read_tokens(const GgufFile& file) {
   Tokens t;
   TRY_ASSIGN(t.texts, file.value<std::vector<std::string>>(kTokens, "a list of texts"));
@@ -195,7 +201,9 @@ Result<Tokens> read_tokens(const GgufFile& file) {
   for (const char* const key : named) {
     // An id that is none is refused by whoever reads it.
     const Result<int64_t> id = file.integer(key, 0, std::ssize(t.texts) - 1);
-    if (id) control.insert(static_cast<size_t>(*id));
+    // A file that had no such token may name one of its words (llama.cpp's default for one is 11, often a comma).
+    if (id && looks_like_control(t.texts[static_cast<size_t>(*id)]))
+      control.insert(static_cast<size_t>(*id));
   }
   for (const size_t id : control) {
     if (t.types[id] == kControl) continue;

@@ -188,10 +188,20 @@ Result<void> ModelDir::open_passport() {
 }
 
 Result<void> ModelDir::open_shards(bool quantised) {
+  const char* first = nullptr;
   for (const char* name :
        {kQuantIndexName, kQuantSingleName, kOldQuantIndexName, kOldQuantSingleName}) {
     TRY_ASSIGN(const bool stored, is_there(join_path(path_, name)));
     if (!quantised || !stored) continue;
+    if (first != nullptr)
+      return fail(Code::kCorrupt,
+                  "{}: has {} and {}; remove the one that does not belong to the model",
+                  path_,
+                  first,
+                  name);
+    first = name;
+  }
+  if (const char* const name = first; name != nullptr) {
     if (name == kQuantIndexName || name == kOldQuantIndexName) return open_index(name);
     TRY(add_shard(name));
     for (const TensorInfo& t : shards_[0]->tensors()) places_.emplace(t.name, Place{0, &t});

@@ -148,6 +148,7 @@ class Reader {
     for (const std::string& what : decided) note("{}", what);
     out_.named_tokens = read_named_tokens(out_.files);
     forget_unknown_names();
+    note_silent_tokens();
     decide();
     TRY(decide_begin());
     compare_templates();
@@ -332,6 +333,31 @@ class Reader {
   }
 
   /// Transformers writes tokens that were added here, too, and people edit them here.
+  /// A template that asks for a token of which the tokenizer's files are silent gets none, though config.json has an id.
+  void note_silent_tokens() {
+    const auto asks = [&](const char* name) {
+      for (const char* file : {"chat_template.jinja", kTokenizerConfigName})
+        if (const auto it = out_.files.find(file);
+            it != out_.files.end() && it->second.find(name) != std::string::npos)
+          return true;
+      return false;
+    };
+    const Json config = file_object(out_.files, kTokenizerConfigName);
+    const Statement& ids = statements_.front();
+    for (const auto& [name, has_id] :
+         {std::pair{"bos_token", ids.bos.has_value()}, {"eos_token", !ids.eos.empty()}}) {
+      const auto it = out_.named_tokens.find(name);
+      const bool silent = it != out_.named_tokens.end() && !it->second && !config.contains(name);
+      if (silent && has_id && asks(name))
+        note(
+            "{} names no {}, so that the chat template is given none, as by Transformers, though "
+            "{} has its id",
+            kTokenizerConfigName,
+            name,
+            kConfigName);
+    }
+  }
+
   void compare_added_tokens_decoder() {
     const auto it = out_.files.find(kTokenizerConfigName);
     if (it == out_.files.end()) return;

@@ -77,10 +77,8 @@ Result<void> check_quant_description(
       if (!name.ends_with(".weight") || !is_code(stored(name)->dtype)) continue;
       if (const std::string program = other_program(config, names); !program.empty())
         return fail(Code::kInvalidInput,
-                    "{}: {} is stored as {}: its codes are those of {}, which Ferry does not read: "
-                    "fetch the model "
-                    "that it was made from, or load it with Transformers, call dequantize() and "
-                    "save it in bf16",
+                    "{}: {} is stored as {}: its codes are those of {}, which Ferry does not read; "
+                    "fetch the model that it was made from",
                     parent_folder(path),
                     printable(name),
                     to_string(stored(name)->dtype),

@@ -94,11 +94,13 @@ std::string quantised_otherwise(const nlohmann::json& quantization_config) {
   const auto method = q.is_object() ? q.find("quant_method") : q.end();
   if (!q.is_object() || method == q.end() || !method->is_string())
     return "is not supported; convert the weights to bf16 first";
+  const auto& name = method->get_ref<const std::string&>();
   return fmt::format(
-      "is that of {}, which is not read for this model; fetch the model that it was made from, or "
-      "load it with "
-      "Transformers, call dequantize() and save it in bf16",
-      printable(method->get<std::string>()));
+      "is that of {}, which is not read for this model; fetch the model that it was made from{}",
+      printable(name),
+      name == "bitsandbytes"
+          ? ", or load it with Transformers, call dequantize() and save it in bf16"
+          : "");
 }
 
 TextIds read_text_ids(JsonFields& f) {

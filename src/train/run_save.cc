@@ -29,6 +29,17 @@ Result<void> draw_curve(const Settings& settings,
                            loss_curve_svg(metrics, curve));
 }
 
+/// The checkpoint that the run would go back to if its loss spiked, of those that there are; -1: none is kept for that.
+int64_t place_to_go_back(const RunState& state, const Settings& settings) {
+  constexpr int64_t kNone = -1;
+  if (settings.train.rewind_every == 0) return kNone;
+  const Result<CheckpointList> there = list_checkpoints(settings.checkpoint.dir);
+  if (!there) return kNone;  // then none is removed, either
+  std::vector<int64_t> steps;
+  for (const CheckpointInfo& c : there->complete) steps.push_back(c.step);
+  return goes_back_to(state.spike, state.step, steps, settings.train).value_or(kNone);
+}
+
 /// Until the disk seems to have room again; where it does not say so (a quota, inodes, another run that is as quick),
 /// and where it cannot be asked, for a while; or until nobody waits any longer.
 void wait_for_room(const std::string& folder,
@@ -108,7 +119,7 @@ Result<Saved> save_run(models::CausalLm& model,
   warn(prune_checkpoints(folder,
                          {.keep_last = static_cast<int>(settings.checkpoint.keep_last),
                           .keep_best = settings.checkpoint.keep_best ? 1 : 0,
-                          .keep_step = before_spike(state.spike, state.step, settings.train)}));
+                          .keep_step = place_to_go_back(state, settings)}));
   if (settings.log.curve) warn(draw_curve(settings, state, model.parameters_total(), metrics));
   progress.note(fmt::format("saved      {} ({}, {})",
                             report.path,

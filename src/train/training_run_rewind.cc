@@ -63,6 +63,11 @@ Result<void> TrainingRun::go_back_if_due() {
 Result<int64_t> TrainingRun::agreed_place() {
   int64_t to = 0;
   if (first()) {
+    // What lies there may be another run's by now.
+    TRY(stay_in_run_folder(
+        settings_.checkpoint.dir, *folder_, *metrics_, [this](const std::string& text) {
+          progress_->note(text);
+        }));
     TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
     std::vector<int64_t> steps;
     for (const CheckpointInfo& c : there.complete) steps.push_back(c.step);
