@@ -333,7 +333,8 @@ class Reader {
   }
 
   /// Transformers writes tokens that were added here, too, and people edit them here.
-  /// A template that asks for a token of which the tokenizer's files are silent gets none, though config.json has an id.
+  /// A template that asks for a token of which the tokenizer's files are silent gets none, though config.json has its
+  /// id.
   void note_silent_tokens() {
     const auto asks = [&](const char* name) {
       for (const char* file : {"chat_template.jinja", kTokenizerConfigName})
