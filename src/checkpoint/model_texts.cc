@@ -332,7 +332,6 @@ class Reader {
              known ? fmt::format("gives it {}", *known) : "does not have it");
   }
 
-  /// Transformers writes tokens that were added here, too, and people edit them here.
   /// A template that asks for a token of which the tokenizer's files are silent gets none, though config.json has its
   /// id.
   void note_silent_tokens() {
@@ -359,6 +358,7 @@ class Reader {
     }
   }
 
+  /// Transformers writes tokens that were added here, too, and people edit them here.
   void compare_added_tokens_decoder() {
     const auto it = out_.files.find(kTokenizerConfigName);
     if (it == out_.files.end()) return;
