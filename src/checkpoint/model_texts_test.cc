@@ -1,6 +1,7 @@
 // What the files of a directory say about special tokens together, and what is written of it again.
 #include "checkpoint/model_texts.h"
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -105,6 +106,24 @@ TEST(ModelTexts, TemplatesAreGivenTheTokenizersTokens) {
   EXPECT_EQ(said(nullptr, nullptr), "<|bos|>|<|eos|>|-|-|-|-|True");
   EXPECT_EQ(said({{"bos_token", "<s>"}, {"eos_token", "</s>"}}, {{"pad_token", "<|pad|>"}}),
             "<|bos|>|<|eos|>|<|pad|>|-|-|-|True");
+}
+
+/// Whoever relied on config.json's id hears that it is not obeyed.
+TEST(ModelTexts, ATemplateThatIsGivenNoTokenIsTold) {
+  const auto notes = [](const Json& tokenizer, const char* chat_template) {
+    return fmt::format("{}",
+                       fmt::join(texts_of(R"({"vocab_size": 448, "bos_token_id": 0})",
+                                          {{"chat_template.jinja", chat_template},
+                                           {kTokenizerConfigName, tokenizer.dump()}})
+                                     .notes,
+                                 "\n"));
+  };
+  constexpr const char* kAsks = "{{ bos_token }}{{ messages[0].content }}";
+  const char* const told = "names no bos_token, so that the chat template is given none";
+  EXPECT_NE(notes(Json::object(), kAsks).find(told), std::string::npos);
+  EXPECT_EQ(notes({{"bos_token", nullptr}}, kAsks).find(told), std::string::npos);
+  EXPECT_EQ(notes({{"bos_token", "<|bos|>"}}, kAsks).find(told), std::string::npos);
+  EXPECT_EQ(notes(Json::object(), "{{ messages[0].content }}").find(told), std::string::npos);
 }
 
 /// Transformers reads what JSON cannot say; it is not written again.
