@@ -390,8 +390,7 @@ TEST_F(RunE2e, WhatNoRestartMendsEndsItAtOnce) {
                {"file.mkdir:2:erofs", "read-only"},
                {"file.rename:2:erofs", "read-only"},
                {"file.write:60:efbig", "ulimit -f"},
-               {"file.write:120:efbig", "ulimit -f"},
-               {"file.sync:8:enospc", "space"}};
+               {"file.write:120:efbig", "ulimit -f"}};
   for (const auto& c : cases) {
     fs::remove_all(path("mend"));
     const Ended e = end_of(train("mend"), {{"FERRY_FAULT", c.fault}});
