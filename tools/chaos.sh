@@ -60,6 +60,9 @@ ranks_of() {
     awk -v launcher="$1" '{ pid = $1; sub(/^.*\) /, ""); if ($2 == launcher && $1 != "Z") print pid }'
 }
 
+# How many lines of what the launcher said have that; none is a number, a file that is not there ends this.
+count_said() { grep -c -- "$1" "$folder/launched.txt" || [ $? -eq 1 ]; }
+
 # The next fault: what, after how long, and to whom. Not to be called in a subshell, which would draw it again.
 draw_fault() {
   stops=$((RANDOM % 4 == 0))
@@ -110,8 +113,10 @@ while :; do
   launcher=
   spent_ms=$((spent_ms + $(now_ms) - began))
   sed -nE 's/.* in place again, ([0-9.]+) s after the loss.*/\1/p' "$folder/launched.txt" >>"$folder/waits.txt"
-  from_checkpoint=$((from_checkpoint + $(grep -c 'starting again from the newest checkpoint' "$folder/launched.txt" || true)))
-  convicted=$((convicted + $(grep -c 'left, convicted of silent corruption after' "$folder/launched.txt" || true)))
+  said=$(count_said 'starting again from the newest checkpoint')
+  from_checkpoint=$((from_checkpoint + said))
+  said=$(count_said 'left, convicted of silent corruption after')
+  convicted=$((convicted + said))
   if [ $status -ne 0 ]; then
     finished=false
     cat "$folder/launched.txt"

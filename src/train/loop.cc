@@ -363,6 +363,7 @@ Result<void> TrainingRun::save(bool last) {
   saved_figure_ = state_.held_out_loss.has_value();
   return {};
 }
+
 TrainResult TrainingRun::result() const {
   TrainResult r;
   r.stopped = state_.step < settings_.train.steps;

@@ -14,6 +14,9 @@
 
 namespace ferry {
 
+/// What came of a save; where there was no room for it on the disk, nothing.
+enum class Saved { kWhole, kNoRoom };
+
 /// Writes the checkpoint of state.step, removes those that are not to be kept, draws the curve; `progress`
 /// tells of it. What does not go well although the checkpoint is whole (leftovers and older checkpoints that
 /// could not be removed, a curve that could not be drawn) is told as well: the run goes on.
@@ -21,7 +24,6 @@ namespace ferry {
 /// is; empty: nothing is waited for, and nothing saved. What was saved before stays.
 /// Errors: of the checkpoint: kExhausted (no room, and no waiting any more; or a limit that is not the disk's room),
 /// kUnavailable; kNotFound, kInvalidInput (the key).
-enum class Saved { kWhole, kNoRoom };
 Result<Saved> save_run(models::CausalLm& model,
                        const ModelTexts* texts,
                        const TrainedAdapter* adapter,
