@@ -231,8 +231,13 @@ TEST(Estimate, OfASmallModelIsSmall) {
   Settings s;
   s.train.tokens_per_step = s.train.micro_batch_tokens = 400;
   s.data.sequence_length = 100;
+  set_cpu_threads(2);
   const Estimate e = estimate(*model, s, 0, nullptr, 1000, 0, 1e9);
   EXPECT_LT(e.memory_bytes - e.memory_bytes_there, 64e6);
+  // Each thread has some of its own.
+  set_cpu_threads(32);
+  EXPECT_GT(estimate(*model, s, 0, nullptr, 1000, 0, 1e9).memory_bytes, e.memory_bytes + 128e6);
+  set_cpu_threads(0);
   EXPECT_GE(e.memory_bytes_there, e.weight_bytes + 1000);
 }
 

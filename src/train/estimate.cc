@@ -18,8 +18,13 @@ namespace ferry {
 namespace {
 
 /// What kernels take beside what they compute, which depends on them more than on the model: of a chip, where the
-/// vendor's ask for what they like; of the CPU (tests/model_test.cc sees 8 MB in a step of small models).
-constexpr double kScratchOfChip = 256 << 20, kScratchOfCpu = 32 << 20;
+/// vendor's ask for what they like; of the CPU, where each thread has some (tests/model_test.cc sees 8 MB in a step of
+/// small models by few threads).
+constexpr double kScratchOfChip = 256 << 20;
+double scratch_of_cpu() {
+  constexpr double kAnyway = 16 << 20, kOfThread = 8 << 20;
+  return kAnyway + kOfThread * cpu_pool().threads();
+}
 
 /// Tokenizer, lists of the data set, threads: all that is there of this process, and neither a tensor nor a file.
 double program_bytes() {
@@ -95,12 +100,12 @@ Estimate estimate(const models::TrainableLm& model,
   const double program = program_bytes();
   if (model.device().kind() != DeviceKind::kCpu) {
     e.memory_bytes += kScratchOfChip;
-    e.host_bytes = (4 + 2) * parameters + kScratchOfCpu + program;
+    e.host_bytes = (4 + 2) * parameters + scratch_of_cpu() + program;
     e.host_bytes_there = program;
   } else {
     // While a save asks for the passport's answers, the CPU keeps panels beside its weights
     // (ops/matmul/packed_weight.h); what a step took is kept for the next one.
-    e.memory_bytes += 2 * parameters + kScratchOfCpu + program;
+    e.memory_bytes += 2 * parameters + scratch_of_cpu() + program;
     e.memory_bytes_there = program;
   }
   e.memory_bytes_there += e.weight_bytes + static_cast<double>(optimizer_bytes);
