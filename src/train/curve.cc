@@ -5,24 +5,17 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/markup.h"
-#include "base/math.h"
+#include "base/plot.h"
 #include "base/units.h"
 
 namespace ferry {
 namespace {
 
-constexpr double kLeft = 72, kRight = 28, kTop = 76, kBottom = 56;  // margins around the plot
-constexpr const char* kInk = "#1f2933";
-constexpr const char* kGrey = "#7b8794";
-constexpr const char* kGrid = "#e4e7eb";
 constexpr const char* kThin = "#9db8d9";
 constexpr const char* kThick = "#1f5fa8";
 constexpr const char* kHeldOut = "#d9480f";
 
-struct Point {
-  double x, y;
-};
+using Point = PlotPoint;
 
 /// Means over a window around each point, twice (a triangle, nearly). The window is narrow at the
 /// start, where the loss falls fast and a wide one would lie above it, and reaches a fiftieth of
@@ -64,144 +57,13 @@ double quantile(std::vector<double> v, double part) {
   return v[static_cast<size_t>(at)];
 }
 
-class Drawing {
- public:
-  Drawing(const CurveOptions& o, Point low, Point high)
-      : low_(low), high_(high), axis_(o.axis), width_(o.width), height_(o.height) {
-    out_ = fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} "
-        "{1}\" "
-        "font-family=\"system-ui, 'DejaVu Sans', sans-serif\" font-size=\"13\">\n<rect "
-        "width=\"{0}\" height=\"{1}\" fill=\"#ffffff\"/>\n"
-        "<clipPath id=\"plot\"><rect x=\"{2}\" y=\"{3}\" width=\"{4}\" "
-        "height=\"{5}\"/></clipPath>\n",
-        o.width,
-        o.height,
-        kLeft,
-        kTop,
-        o.width - kLeft - kRight,
-        o.height - kTop - kBottom);
-  }
-
-  double x(double v) const {
-    return kLeft + (v - low_.x) / (high_.x - low_.x) * (width_ - kLeft - kRight);
-  }
-  double y(double v) const {
-    return height_ - kBottom - (v - low_.y) / (high_.y - low_.y) * (height_ - kTop - kBottom);
-  }
-
-  void text(double px,
-            double py,
-            const char* anchor,
-            const char* fill,
-            std::string_view s,
-            std::string_view more = "") {
-    out_ +=
-        fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" fill=\"{}\"{}>{}</text>\n",
-                    px,
-                    py,
-                    anchor,
-                    fill,
-                    more,
-                    escape_markup(s));
-  }
-
-  void axes() {
-    const double bottom = height_ - kBottom, right = width_ - kRight;
-    for (const double v : axis_ticks(low_.y, high_.y, 6)) {
-      out_ += fmt::format(
-          "<path d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"{}\"/>\n", kLeft, y(v), right, kGrid);
-      text(kLeft - 8, y(v) + 4.5, "end", kGrey, fmt::format("{:.4g}", v));
-    }
-    for (const double v : axis_ticks(low_.x, high_.x, 8)) {
-      out_ += fmt::format("<path d=\"M{:.1f} {:.1f}v5\" stroke=\"{}\"/>\n", x(v), bottom, kGrey);
-      text(
-          x(v), bottom + 20, "middle", kGrey, v < 1e5 ? fmt::format("{:.0f}", v) : format_count(v));
-    }
-    out_ += fmt::format(
-        "<path d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"{}\"/>\n", kLeft, bottom, right, kGrey);
-    text((kLeft + right) / 2, height_ - 14, "middle", kInk, "step");
-    text(0,
-         0,
-         "middle",
-         kInk,
-         axis_,
-         fmt::format(" transform=\"translate(20 {:.1f}) rotate(-90)\"", (kTop + bottom) / 2));
-  }
-
-  void line(const std::vector<Point>& points, const char* colour, double thickness) {
-    if (points.empty()) return;
-    std::string d;
-    for (const Point& p : points)
-      d += fmt::format("{}{:.1f} {:.1f}", d.empty() ? "M" : "L", x(p.x), y(p.y));
-    out_ += fmt::format(
-        "<path clip-path=\"url(#plot)\" d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" "
-        "stroke-linejoin=\"round\"/>\n",
-        d,
-        colour,
-        thickness);
-  }
-
-  void dots(const std::vector<Point>& points, const char* colour) {
-    for (const Point& p : points) {
-      if (p.y > high_.y) continue;
-      out_ += fmt::format(
-          "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"{}\" stroke=\"#ffffff\" "
-          "stroke-width=\"1.5\"/>\n",
-          x(p.x),
-          y(p.y),
-          colour);
-    }
-  }
-
-  /// Right-aligned above the plot; called once for each entry, from the right.
-  void legend(const char* colour, double thickness, bool dot, std::string_view name) {
-    const double glyph = 7.2;  // an average glyph of 13 px
-    legend_ -= glyph * static_cast<double>(name.size());
-    text(legend_, kTop - 16, "start", kInk, name);
-    if (dot)
-      out_ += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"{}\"/>\n",
-                          legend_ - 14,
-                          kTop - 20.5,
-                          colour);
-    else
-      out_ += fmt::format("<path d=\"M{:.1f} {:.1f}h18\" stroke=\"{}\" stroke-width=\"{}\"/>\n",
-                          legend_ - 24,
-                          kTop - 20.5,
-                          colour,
-                          thickness);
-    legend_ -= 44;
-  }
-
-  void legend_begin() { legend_ = width_ - kRight; }
-
-  std::string finish() { return std::move(out_ += "</svg>\n"); }
-
- private:
-  Point low_, high_;
-  std::string axis_;
-  double width_, height_, legend_ = 0;
-  std::string out_;
-};
+std::vector<PlotTick> labelled(const std::vector<double>& ticks, std::string (*label)(double)) {
+  std::vector<PlotTick> out;
+  for (const double at : ticks) out.push_back({at, label(at)});
+  return out;
+}
 
 }  // namespace
-
-std::vector<double> axis_ticks(double low, double high, int count) {
-  if (!(high > low) || count < 1) return {low};
-  const double rough = (high - low) / count;
-  const double power = math::pow(10, std::floor(math::log(rough) / math::log(10)));
-  double step = 10 * power;
-  for (const double factor : {1.0, 2.0, 5.0})
-    if (factor * power >= rough * 0.75) {
-      step = factor * power;
-      break;
-    }
-  std::vector<double> ticks;
-  // + 0.0: a product with -0 (the ceiling of a number just below zero) would be printed as -0.
-  for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i)
-    ticks.push_back(i * step + 0.0);
-  return ticks;
-}
 
 std::string loss_curve_svg(const Metrics& metrics, const CurveOptions& options) {
   std::vector<Point> train, held_out;
@@ -231,15 +93,19 @@ std::string loss_curve_svg(const Metrics& metrics, const CurveOptions& options) 
     high.y += room;
   }
 
-  Drawing drawing(options, low, high);
-  drawing.text(kLeft, 30, "start", kInk, options.title, " font-size=\"18\" font-weight=\"600\"");
-  drawing.text(kLeft, kTop - 16, "start", kGrey, options.subtitle);
-  drawing.axes();
+  Plot drawing(options.width, options.height, low, high);
+  drawing.title(options.title);
+  drawing.subtitle(options.subtitle);
+  drawing.axes(
+      labelled(axis_ticks(low.x, high.x, 8),
+               [](double v) { return v < 1e5 ? fmt::format("{:.0f}", v) : format_count(v); }),
+      labelled(axis_ticks(low.y, high.y, 6), [](double v) { return fmt::format("{:.4g}", v); }),
+      "step",
+      options.axis);
   const auto pixels = static_cast<size_t>(std::max(100, options.width));
   drawing.line(thinned(train, pixels), kThin, 1);
   drawing.line(thinned(smoothed(train), pixels), kThick, 2.2);
   drawing.dots(held_out, kHeldOut);
-  drawing.legend_begin();
   if (!held_out.empty())
     drawing.legend(kHeldOut, 0, true, fmt::format("held out ({:.3f})", held_out.back().y));
   if (!train.empty()) {

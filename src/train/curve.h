@@ -24,8 +24,4 @@ struct CurveOptions {
 /// solved. Pure: the same records give the same bytes. At most as many points as pixels.
 std::string loss_curve_svg(const Metrics& metrics, const CurveOptions& options);
 
-/// Marks for an axis from `low` to `high`: multiples of 1, 2 or 5 times a power of ten, about
-/// `count`.
-std::vector<double> axis_ticks(double low, double high, int count);
-
 }  // namespace ferry

@@ -463,15 +463,6 @@ TEST(Progress, OneLineOnATerminalALineEverySoOftenElsewhere) {
 // ---- The curve
 // --------------------------------------------------------------------------------------
 
-TEST(Curve, TicksAreRoundAndFew) {
-  EXPECT_EQ(axis_ticks(0, 1000, 8),
-            (std::vector<double>{0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000}));
-  EXPECT_EQ(axis_ticks(2.9, 4.1, 3), (std::vector<double>{3, 3.5, 4}));
-  EXPECT_EQ(axis_ticks(3, 3, 5), (std::vector<double>{3}));
-  for (double high = 1e-6; high < 1e12; high *= 1.7)
-    EXPECT_LE(axis_ticks(0, high, 8).size(), 12u) << high;
-}
-
 TEST(Curve, IsAFunctionOfTheRecordsAndOfBoundedSize) {
   Metrics m;
   for (int64_t s = 1; s <= 40000; ++s) m.steps.push_back(record(s));
