@@ -22,6 +22,7 @@
 #include "cli/doctor_command.h"
 #include "cli/eval_command.h"
 #include "cli/generate_command.h"
+#include "cli/goodput_command.h"
 #include "cli/launch_command.h"
 #include "cli/logits_command.h"
 #include "cli/ops_command.h"
@@ -44,6 +45,7 @@ void add_commands(ferry::cli::Command& program) {
   add_train_command(program);
   add_rl_command(program);
   add_launch_command(program);
+  add_goodput_command(program);
   add_bench_serve_command(program);
   add_bench_train_command(program);
   add_eval_command(program);

@@ -23,6 +23,7 @@ constexpr uint64_t kOwnBytesMax = uint64_t{256} << 20;  // what is larger, no su
 const char* describe(OutputKind kind) {
   switch (kind) {
     case OutputKind::kPage: return ", and is not a page that Ferry wrote";
+    case OutputKind::kPlot: return ", and is not a plot that Ferry drew";
     case OutputKind::kExamination: return ", and is not an examination that Ferry wrote";
     case OutputKind::kLogits: return ", and is not logits that Ferry wrote";
     case OutputKind::kIds: return ", and is not a list of ids that Ferry wrote";
@@ -62,6 +63,9 @@ bool is_of_kind(const std::string& path, OutputKind kind) {
     case OutputKind::kPage:
       return text->starts_with("<!doctype html>") &&
              text->find("<meta name=\"generator\" content=\"Ferry\">") != std::string::npos;
+    case OutputKind::kPlot:
+      return text->starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") &&
+             text->find("<clipPath id=\"plot\">") != std::string::npos;
     case OutputKind::kExamination: return has_keys(*text, {"/verdict", "/outcomes"});
     case OutputKind::kIds: return is_ids(*text);
     case OutputKind::kLogits:

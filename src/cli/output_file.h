@@ -12,6 +12,7 @@ namespace ferry::cli {
 enum class OutputKind {
   kTokenizer,    // a tokenizer.json: never replaced, since it does not say whose it is
   kPage,         // a report as a page of HTML
+  kPlot,         // an SVG file of base/plot.h
   kExamination,  // what doctor --json writes
   kLogits,       // what logits --out writes
   kModelConfig,  // a config.json: nor that

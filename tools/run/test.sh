@@ -181,7 +181,7 @@ test_named() {
       fuzz.*) fuzzers+=("${name#fuzz.}"); patterns+=("$(quoted "$name")") ;;
       crossing) targets+=(ferry nvidia_sim ascend_sim); patterns+=("crossing(\\.|\$)") ;;
       deploy) patterns+=("deploy\$") ;;
-      demo | ptx | chaos) targets+=(ferry); patterns+=("$name\$") ;;
+      demo | ptx | chaos | goodput) targets+=(ferry); patterns+=("$name\$") ;;
       *)
         if [ -d "src/ops/$name" ] && [ -e "src/ops/$name/${name}_spec.cc" ]; then
           targets+=(ops_test)
