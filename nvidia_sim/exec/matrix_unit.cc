@@ -99,30 +99,37 @@ NVIDIA_SIM_FAST void add_row(const MatrixUnit& unit,
 
 bool special(uint32_t f32) { return (f32 & kInfinity32) == kInfinity32; }
 
-/// Whether an infinity or a NaN is among them.
-bool any_special(const MatrixOperands& m) {
+/// Whether an infinity or a NaN is among what is multiplied, and among what that is added to.
+bool special_factors(const MatrixOperands& m) {
   bool any = false;
   for (int r = 0; r < kRows; ++r)
     for (int k = 0; k < kDepth; ++k) any |= (m.a[r][k] & 0x7F80) == 0x7F80;
   for (int k = 0; k < kDepth; ++k)
     for (int n = 0; n < kColumns; ++n) any |= (m.b[k][n] & 0x7F80) == 0x7F80;
+  return any;
+}
+bool special_sums(const MatrixOperands& m) {
+  bool any = false;
   for (int r = 0; r < kRows; ++r)
     for (int n = 0; n < kColumns; ++n) any |= special(m.c[r][n]);
   return any;
 }
 
-/// Where a sum is infinite or no number, that is what it is: as the sum in f64 would be.
-void put_specials(const MatrixOperands& before, int depth, MatrixOperands& after) {
+/// Where a sum of `count` products from `first` on and of what was there before is infinite or no number, that is
+/// what it is: as the sum in f64 would be, which holds whatever is finite.
+void put_specials(const uint32_t (&before)[kRows][kColumns],
+                  int first,
+                  int count,
+                  MatrixOperands& m) {
   for (int r = 0; r < kRows; ++r)
     for (int n = 0; n < kColumns; ++n) {
-      double sum = static_cast<double>(std::bit_cast<float>(before.c[r][n]));
-      for (int k = 0; k < depth; ++k)
-        sum +=
-            static_cast<double>(wide(before.a[r][k])) * static_cast<double>(wide(before.b[k][n]));
+      double sum = static_cast<double>(std::bit_cast<float>(before[r][n]));
+      for (int k = first; k < first + count; ++k)
+        sum += static_cast<double>(wide(m.a[r][k])) * static_cast<double>(wide(m.b[k][n]));
       if (sum != sum)
-        after.c[r][n] = kNan32;
+        m.c[r][n] = kNan32;
       else if (std::isinf(sum))
-        after.c[r][n] = kInfinity32 | (sum < 0 ? 0x80000000u : 0);
+        m.c[r][n] = kInfinity32 | (sum < 0 ? 0x80000000u : 0);
     }
 }
 
@@ -136,19 +143,17 @@ MatrixUnit matrix_unit_of(int architecture) {
 void multiply_add(const MatrixUnit& unit, MatrixOperands& m) {
   const Parts a(m.a);
   const Parts b(m.b);
-  const bool specials = any_special(m);
-  MatrixOperands before;
-  if (specials) before = m;
-  for (int r = 0; r < kRows; ++r)
-    for (int k = 0; k < unit.products_used; k += unit.products)
-      add_row(unit,
-              a.significand[r],
-              a.exponent[r],
-              b,
-              k,
-              std::min(unit.products, unit.products_used - k),
-              m.c[r]);
-  if (specials) put_specials(before, unit.products_used, m);
+  const bool factors = special_factors(m);
+  for (int k = 0; k < unit.products_used; k += unit.products) {
+    const int count = std::min(unit.products, unit.products_used - k);
+    // What one addition made infinite is what the next one begins with.
+    const bool specials = factors || special_sums(m);
+    uint32_t before[kRows][kColumns];
+    if (specials) std::memcpy(before, m.c, sizeof before);
+    for (int r = 0; r < kRows; ++r)
+      add_row(unit, a.significand[r], a.exponent[r], b, k, count, m.c[r]);
+    if (specials) put_specials(before, k, count, m);
+  }
 }
 
 }  // namespace nvidia_sim

@@ -6,7 +6,8 @@
 // products are exact; every addend is cut toward zero to so many bits behind the point of the one with the largest
 // exponent (24; 25), where a product's exponent is the sum of its factors', whatever its significand; the cut numbers
 // are added exactly; the sum is cut toward zero to f32. Subnormal numbers are numbers like others, no exponent is below
-// -126, a sum of zeros is +0, NaN is 0x7FFFFFFF, and what is too large becomes infinite.
+// -126, a sum of zeros is +0, NaN is 0x7FFFFFFF, and what is too large becomes infinite. Each addition is one of its
+// own: what the first eight of Ampere made infinite stays so, or becomes NaN, whatever the other eight are.
 #pragma once
 
 #include <cstdint>

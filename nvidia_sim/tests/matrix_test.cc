@@ -101,6 +101,23 @@ TEST(MatrixUnit, InfinityAndNan) {
   }
 }
 
+// Of two additions the second has the first one's infinity; where all are added at once there is none.
+TEST(MatrixUnit, AnInfiniteSumInTheMiddleStays) {
+  constexpr float kLarge = 0x1p127f;
+  const std::vector<int> apart = {0, 8};  // the second product is Ampere's second eight
+  EXPECT_EQ(sum_of(80, {{kLarge, 2}, {-kLarge, 1}}, 0, apart), bits(INFINITY));
+  EXPECT_EQ(sum_of(90, {{kLarge, 2}, {-kLarge, 1}}, 0, apart), bits(kLarge));
+  EXPECT_EQ(sum_of(80, {{-kLarge, 2}, {kLarge, 1.5f}}, 0, apart), bits(-INFINITY));
+  EXPECT_EQ(sum_of(80, {{kLarge, 2}, {-kLarge, 1}}, 0, {0, 7}), bits(kLarge));
+  // What it is added to counts, too, and an infinity of the other sign meets it.
+  EXPECT_EQ(sum_of(80, {{kLarge, 1}, {-kLarge, 1}}, kLarge, apart), bits(INFINITY));
+  EXPECT_EQ(sum_of(90, {{kLarge, 1}, {-kLarge, 1}}, kLarge, apart), bits(kLarge));
+  EXPECT_EQ(sum_of(80, {{kLarge, 2}, {-INFINITY, 1}}, 0, apart), 0x7FFFFFFFu);
+  EXPECT_EQ(sum_of(90, {{kLarge, 2}, {-INFINITY, 1}}, 0, apart), bits(-INFINITY));
+  // An infinity of the second eight has not met the first.
+  EXPECT_EQ(sum_of(80, {{1, 1}, {INFINITY, 1}}, 0, apart), bits(INFINITY));
+}
+
 TEST(MatrixUnit, WhatItAddsIsWithinItsModelsBound) {
   // Against a sum in f64, which holds it: each addend loses less than 2^-F of the largest, the sum 2^-23 of itself.
   uint32_t state = 1;
