@@ -74,6 +74,20 @@ class CudaTrain : public Trains {
     }
     return out;
   }
+  /// Of what software NVIDIA counted: weights are f32, and hardly a product on tensor cores has fetched one element by
+  /// element (the gradients of the router, whose scores are f32, are made so).
+  static void expect_weights_are_read_as_they_lie(const std::string& counters) {
+    int products = 0, fetched = 0;  // launches
+    std::istringstream lines(counters);
+    for (std::string line; std::getline(lines, line);) {
+      const std::string kernel = line.substr(0, line.find('\t'));
+      EXPECT_NE(kernel, "grouped_tensor_any");
+      products += kernel.find("_tensor_") != std::string::npos ? 1 : 0;
+      fetched += kernel == "matmul_tensor_any" ? 1 : 0;
+    }
+    EXPECT_GT(products, 50 * kShortRun);
+    EXPECT_LT(20 * fetched, products);
+  }
   static void expect_said(const std::string& output, const Strings& parts) {
     for (const std::string& part : parts)
       EXPECT_NE(output.find(part), std::string::npos) << "not said: " << part << "\n" << output;
@@ -124,7 +138,8 @@ TEST_F(CudaTrain, EachFaultIsNamedAndEndsWithTheSameBytes) {
 // The bits are the GPU's own there: the same again after a fault, and others than the CPU's. Whoever
 // goes on with the other device, or looks at what was trained, is told.
 TEST_F(CudaTrain, OnTensorCoresARunIsItselfAndSaysWhereItWas) {
-  ran(train("tensor", "cuda-tensor", kShortRun));
+  ran(train("tensor", "cuda-tensor", kShortRun), {{"FERRY_NVIDIA_SIM_COUNTERS", path("counters")}});
+  expect_weights_are_read_as_they_lie(read(path("counters")));
   const Ended e = end_of(train("tensor_fault", "cuda-tensor", kShortRun),
                          {{"FERRY_NVIDIA_SIM_FAULT", "719@9:mean_loss"},
                           {"FERRY_NVIDIA_SIM_FAULT_ONCE", path("tensor_fault.once")}});

@@ -9,6 +9,7 @@
 #include "base/math.h"
 #include "base/random.h"
 #include "device/cpu/cpu_device.h"
+#include "device/stand_in_device.h"
 #include "small_model.h"
 #include "train/estimate.h"
 #include "train/train_step.h"
@@ -239,6 +240,23 @@ TEST(Estimate, OfASmallModelIsSmall) {
   EXPECT_GT(estimate(*model, s, 0, nullptr, 1000, 0, 1e9).memory_bytes, e.memory_bytes + 128e6);
   set_cpu_threads(0);
   EXPECT_GE(e.memory_bytes_there, e.weight_bytes + 1000);
+}
+
+/// Tensor cores read trained weights as bf16 numbers, which lie beside them; nobody else does.
+TEST(Estimate, WeightsThatAreRoundedForTensorCoresAreInIt) {
+  StandInDevice plain(DeviceKind::kCuda), tensor(DeviceKind::kCuda, kAnyMemory, true);
+  double parameters = 0;
+  const auto bytes = [&](Device& device, DType compute) {
+    const std::unique_ptr<models::TrainableLm> model = small_model("llama", compute, device);
+    parameters = static_cast<double>(model->parameters_total());
+    Settings s;
+    s.train.compute = compute == DType::kF32 ? "f32" : "bf16";
+    return estimate(*model, s, 0, nullptr, 0, 0, 1e9).memory_bytes;
+  };
+  const double more = bytes(tensor, DType::kBF16) - bytes(plain, DType::kBF16);
+  EXPECT_GT(parameters, 0);
+  EXPECT_NEAR(more, 2 * parameters, 1);
+  EXPECT_EQ(bytes(tensor, DType::kF32), bytes(plain, DType::kF32));
 }
 
 TEST(Preferences, AnotherTokenIsAnotherFingerprint) {

@@ -221,8 +221,7 @@ Result<int> examine(Arguments& args) {
   if (args.options.quick && !args.soak_given) args.options.soak_s = 2;
   if (!args.options.for_run
            .empty()) {  // before the child's start, so that a wrong name is told at once
-    TRY_ASSIGN(args.options.run,
-               rehearse_run(args.options.for_run, doctor::kind_of(args.options.device)));
+    TRY_ASSIGN(args.options.run, rehearse_run(args.options.for_run, args.options.device));
   }
   if (args.child) return doctor::examine_as_child(args.options, args.from);
 

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/weights.h"
+#include "device/tensor_products.h"
 #include "engine/engine.h"
 #include "models/registry.h"
 #include "ops/pair_linear/pair_linear.h"
@@ -20,6 +21,7 @@
 #include "train/model_setup.h"
 #include "train/preferences.h"
 #include "train/train_step.h"
+#include "verify/checks.h"
 
 namespace ferry::cli {
 namespace {
@@ -394,9 +396,9 @@ void send(Device& device, models::CausalLm& model) {
 
 }  // namespace
 
-Result<doctor::RunCalls> rehearse_run(const std::string& name, DeviceKind kind) {
+Result<doctor::RunCalls> rehearse_run(const std::string& name, std::string_view on) {
   TRY_ASSIGN(const Run run, run_of(name));
-  doctor::Rehearsal rehearsal(kind);
+  doctor::Rehearsal rehearsal(doctor::kind_of(on), names_tensor_products(on));
   const DType compute = run.settings.train.compute == "f32" ? DType::kF32 : DType::kBF16;
   Device& device = rehearsal.device();
   std::vector<std::string> not_gone_through;

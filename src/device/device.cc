@@ -7,6 +7,7 @@
 #include "device/ascend/ascend_device.h"
 #include "device/cpu/cpu_device.h"
 #include "device/cuda/cuda_device.h"
+#include "device/tensor_products.h"
 
 namespace ferry {
 
@@ -60,9 +61,9 @@ Result<Device*> open_device(std::string_view name) {
     TRY_ASSIGN(AscendDevice* const device, AscendDevice::open(index));
     return device;
   }
-  if (kind == "cuda" || kind == "cuda-tensor") {
+  if (kind == "cuda" || kind == kTensorDevice) {
     TRY_ASSIGN(const int index, index_of(name));
-    TRY_ASSIGN(CudaDevice* const device, CudaDevice::open(index, kind == "cuda-tensor"));
+    TRY_ASSIGN(CudaDevice* const device, CudaDevice::open(index, kind == kTensorDevice));
     return device;
   }
   return fail(Code::kInvalidInput,

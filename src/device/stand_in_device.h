@@ -9,14 +9,20 @@
 
 namespace ferry {
 
+inline constexpr uint64_t kAnyMemory = uint64_t{1} << 60;
+
 class StandInDevice final : public Device {
  public:
-  /// Answers as a device of this kind, so that what depends on the kind is as there.
+  /// Answers as a device of this kind, and of this way to multiply (device/tensor_products.h), so
+  /// that what depends on them is as there.
   /// It holds nothing: whatever is asked for fits, unless it is to have no more than `memory`.
-  explicit StandInDevice(DeviceKind kind, uint64_t memory = uint64_t{1} << 60)
-      : kind_(kind), memory_(memory), stream_(*this) {}
+  explicit StandInDevice(DeviceKind kind,
+                         uint64_t memory = kAnyMemory,
+                         bool tensor_products = false)
+      : kind_(kind), tensor_products_(tensor_products), memory_(memory), stream_(*this) {}
 
   DeviceKind kind() const override { return kind_; }
+  bool tensor_products() const { return tensor_products_; }
   std::string name() const override;
   std::string describe() const override { return name(); }
 
@@ -49,6 +55,7 @@ class StandInDevice final : public Device {
   };
 
   DeviceKind kind_;
+  bool tensor_products_;
   uint64_t memory_;
   Nothing stream_;
   MemoryUse use_;

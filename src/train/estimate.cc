@@ -11,6 +11,7 @@
 #include "base/units.h"
 #include "checkpoint/checkpoints.h"
 #include "device/cpu/cpu_device.h"
+#include "device/tensor_products.h"
 #include "ops/matmul/matmul.h"
 #include "train/model_setup.h"
 
@@ -95,6 +96,9 @@ Estimate estimate(const models::TrainableLm& model,
                    model.activation_bytes_per_token(recompute_of(s.train)) *
                        static_cast<double>(s.train.micro_batch_tokens) +
                    static_cast<double>(model.position_bytes(s.data.sequence_length));
+  // Products on tensor cores read trained weights as bf16 numbers, kept beside them (ops/matmul/rounded_weight.h).
+  if (tensor_products(model.device()) && compute_of(s.train) == DType::kBF16)
+    e.memory_bytes += 2 * parameters;
   // A passport's answers are the CPU's: at each save a chip's model is copied to it, in f32 and with
   // panels for products of few rows (ops/matmul/packed_weight.h).
   const double program = program_bytes();

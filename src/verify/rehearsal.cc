@@ -262,8 +262,8 @@ class Rehearsal::Watch final : public ops::Observer {
   std::set<std::string> known_;
 };
 
-Rehearsal::Rehearsal(DeviceKind kind)
-    : device_(std::make_unique<StandInDevice>(kind)),
+Rehearsal::Rehearsal(DeviceKind kind, bool tensor_products)
+    : device_(std::make_unique<StandInDevice>(kind, kAnyMemory, tensor_products)),
       watch_(std::make_unique<Watch>(*device_)),
       observing_(std::make_unique<ops::Observing>(*watch_)) {}
 

@@ -37,8 +37,9 @@ struct RunCalls {
 /// Whatever is made on the device must be gone before it.
 class Rehearsal {
  public:
-  /// The stand-in is of this kind, so that ops choose as they would on the device that it stands for.
-  explicit Rehearsal(DeviceKind kind);
+  /// The stand-in is of this kind, and of this way to multiply (device/tensor_products.h), so that ops
+  /// choose as they would on the device that it stands for.
+  explicit Rehearsal(DeviceKind kind, bool tensor_products = false);
   ~Rehearsal();
   Rehearsal(const Rehearsal&) = delete;
   Rehearsal& operator=(const Rehearsal&) = delete;

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/units.h"
 #include "device/cuda/errors.h"
+#include "device/tensor_products.h"
 
 namespace ferry {
 namespace {
@@ -147,7 +148,7 @@ CudaDevice::CudaDevice(int index,
                        cuda::MemoryPool pool,
                        const CudaOptions& options)
     : tensor_products_(tensor_products),
-      name_(fmt::format("{}:{}", tensor_products ? "cuda-tensor" : "cuda", index)),
+      name_(fmt::format("{}:{}", tensor_products ? kTensorDevice : "cuda", index)),
       library_(library),
       chip_(std::move(chip)),
       context_(context),

@@ -8,6 +8,7 @@
 #include "ops/cuda/kernel.h"
 #include "ops/dequantize/dequantize.h"
 #include "ops/dispatch.h"
+#include "ops/matmul/rounded_weight.h"
 
 namespace ferry::ops {
 
@@ -80,7 +81,7 @@ CrossEntropy cross_entropy(const Tensor& hidden,
   if (tape != nullptr && w.needs_grad()) d_head = Tensor::empty(w.shape(), DType::kF32, device);
   dispatch(kForward,
            {hidden.view(),
-            w.view(),
+            (codes ? w : rounded_weight(head, w, hidden.dtype())).view(),
             labels.view(),
             result.token_losses.view(),
             result.loss.view(),

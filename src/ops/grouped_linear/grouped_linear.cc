@@ -7,6 +7,7 @@
 #include "ops/dispatch.h"
 #include "ops/grouped_linear/grouped_linear_kernels.h"
 #include "ops/matmul/packed_weight.h"
+#include "ops/matmul/rounded_weight.h"
 #include "ops/pair_linear/pair_linear.h"
 #include "ops/quantized_linear/quantized_linear.h"
 
@@ -38,10 +39,11 @@ Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offse
         to_string(offsets.dtype()),
         offsets.shape().str(),
         w.dim(0));
+  const Tensor factor = rounded_weight(weight, w, x.dtype());
   Tensor y = Tensor::empty({x.dim(0), w.dim(1)}, x.dtype(), x.device());
   dispatch(kGroupedMatmul,
            {x.view(),
-            w.view(),
+            factor.view(),
             offsets.view(),
             y.view(),
             GroupedProduct::kForward,
@@ -53,12 +55,12 @@ Tensor grouped_linear(const Tensor& x, const Weight& weight, const Tensor& offse
         "grouped_linear",
         {x, w},
         {y},
-        [x = x.without_memory(), w, offsets, y = y.without_memory()](Grads& grads) {
+        [x = x.without_memory(), factor, offsets, y = y.without_memory()](Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
           dispatch(kGroupedMatmul,
                    {grads.of(y).view(),
-                    w.view(),
+                    factor.view(),
                     offsets.view(),
                     d_x.view(),
                     GroupedProduct::kInputs,

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "ops/dequantize/dequantize.h"
 #include "ops/matmul/matmul_kernels.h"
+#include "ops/matmul/rounded_weight.h"
 
 namespace ferry::ops {
 namespace {
@@ -41,10 +42,13 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
         "head_linear: x {}",
         to_string(x.dtype()));
   const int64_t tokens = x.dim(0), heads = x.dim(1), rank = w.dim(1);
-  const Tensor part = w.reshape({heads, rows_per_head, rank}).slice(1, begin, begin + rows);
+  const auto part_of = [&](const Tensor& whole) {
+    return whole.reshape({heads, rows_per_head, rank}).slice(1, begin, begin + rows);
+  };
+  const Tensor part = part_of(w), factor = part_of(rounded_weight(weight, w, x.dtype()));
   Tensor y = Tensor::empty({tokens, heads, transpose ? rows : rank}, x.dtype(), x.device());
   dispatch_matmul({.a = heads_first(x),
-                   .b = part.view(),
+                   .b = factor.view(),
                    .c = heads_first(y),
                    .transpose_b = transpose,
                    .compute = x.dtype()},
@@ -54,12 +58,12 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
         "head_linear",
         {x, w},
         {y},
-        [x = x.without_memory(), part, y = y.without_memory(), transpose = transpose](
+        [x = x.without_memory(), factor, y = y.without_memory(), transpose = transpose](
             Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
           dispatch_matmul({.a = heads_first(grads.of(y)),
-                           .b = part.view(),
+                           .b = factor.view(),
                            .c = heads_first(d_x),
                            .transpose_b = !transpose,
                            .compute = x.dtype()},

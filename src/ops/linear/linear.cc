@@ -5,6 +5,7 @@
 #include "ops/dequantize/dequantize.h"
 #include "ops/matmul/matmul_kernels.h"
 #include "ops/matmul/packed_weight.h"
+#include "ops/matmul/rounded_weight.h"
 #include "ops/pair_linear/pair_linear.h"
 #include "ops/quantized_linear/quantized_linear.h"
 
@@ -41,19 +42,21 @@ Tensor linear(const Tensor& x, const Weight& weight, const LinearOptions& option
         "linear: x {}, y {}",
         to_string(x.dtype()),
         to_string(out));
-  Tensor y = product(x, w, out, packed_panels(weight, x.dim(0), x.dtype()));
+  const Tensor factor = rounded_weight(weight, w, x.dtype());
+  Tensor y = product(x, factor, out, packed_panels(weight, x.dim(0), x.dtype()));
   if (Tape* tape = Tape::current()) {
     if (!options.keep)
-      tape->makes_again(y, [x = x.saved(), w, out] { return product(x.restored(), w, out, {}); });
+      tape->makes_again(
+          y, [x = x.saved(), factor, out] { return product(x.restored(), factor, out, {}); });
     tape->record(
         "linear",
         {x, w},
         {y},
-        [x = x.without_memory(), w, y = y.without_memory()](Grads& grads) {
+        [x = x.without_memory(), factor, y = y.without_memory()](Grads& grads) {
           if (!grads.wanted(x)) return;
           Tensor d_x = Tensor::empty(x.shape(), x.dtype(), x.device());
           dispatch_matmul(
-              {.a = grads.of(y).view(), .b = w.view(), .c = d_x.view(), .compute = x.dtype()},
+              {.a = grads.of(y).view(), .b = factor.view(), .c = d_x.view(), .compute = x.dtype()},
               x.device());
           grads.add(x, d_x);
         },

@@ -9,11 +9,14 @@
 namespace ferry::ops {
 
 DECLARE_CUDA_KERNEL(MatmulArgs, matmul)
+namespace cuda {
+bool takes_rounded(const Device& device, DType compute);
+}
 
 const KernelTable<MatmulArgs> kMatmul{
     .op = "matmul",
     .cpu = CPU_KERNEL(MatmulArgs, matmul, CPU_FUNCTION(matmul_plan)),
-    .cuda = CUDA_KERNEL(MatmulArgs, matmul),
+    .cuda = CUDA_KERNEL(MatmulArgs, matmul).with({.takes_rounded = &cuda::takes_rounded}),
     .ascend = ASCEND_KERNEL(MatmulArgs, Branch::kFused, matmul),
 };
 

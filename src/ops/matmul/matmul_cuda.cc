@@ -1,6 +1,7 @@
 // One launch, batches above each other.
 #include "ops/matmul/matmul_cuda.h"
 
+#include "device/tensor_products.h"
 #include "ops/cuda/launch.h"
 #include "ops/matmul/matmul_cuda_launch.h"
 #include "ops/matmul/matmul_kernels.h"
@@ -62,6 +63,11 @@ void launch_matmul(Stream& stream, const MatmulCuda& call, int64_t batches, bool
       {blocks_of(call.m, kMatmulTile), blocks_of(call.n, kMatmulTile), blocks_of(batches, 1)},
       {kMatmulThreads, kMatmulThreads},
       call);
+}
+
+/// Tensor cores are fed with bf16 as it lies in memory: what is wider goes through registers, element by element.
+bool takes_rounded(const Device& device, DType compute) {
+  return compute == DType::kBF16 && tensor_products(device);
 }
 
 void matmul(const Plan&, const MatmulArgs& args, void*, Stream& stream) {

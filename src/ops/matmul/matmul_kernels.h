@@ -9,6 +9,11 @@ namespace ferry::ops {
 
 /// c = op(a) op(b), where op transposes the last two dimensions if asked to.
 struct MatmulArgs {
+  struct Traits {
+    /// Whether the device's products in `compute` are faster from a weight that was rounded to it
+    /// before (rounded_weight.h). Null: never.
+    bool (*takes_rounded)(const Device& device, DType compute) = nullptr;
+  };
   View a;  // [m, k], or [k, m] if transpose_a; f32 or bf16; rows may be strided
   View b;  // [k, n], or [n, k] if transpose_b; f32 or bf16, rounded to the compute type
   View c;  // [m, n] f32 or bf16; rows may be strided
@@ -49,6 +54,7 @@ struct PackPanelsArgs {
 
 DECLARE_CPU_KERNEL(MatmulArgs, matmul)
 DECLARE_CPU_PLAN(MatmulArgs, matmul_plan)
+extern const KernelTable<MatmulArgs> kMatmul;
 /// Launched by packed_panels(), where products take panels.
 extern const KernelTable<PackPanelsArgs> kPackPanels;
 
