@@ -7,21 +7,30 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <limits>
 #include <sstream>
 
+#include "autograd/tape.h"
 #include "base/random.h"
 #include "device/cuda/cuda_device.h"
 #include "device_process.h"
+#include "ops/add/add.h"
 #include "ops/call_check.h"
 #include "ops/cast/cast.h"
+#include "ops/cross_entropy/cross_entropy.h"
+#include "ops/grouped_linear/grouped_linear.h"
+#include "ops/head_linear/head_linear.h"
 #include "ops/linear/linear.h"
 #include "ops/matmul/matmul.h"
 #include "ops/matmul/matmul_cuda_launch.h"
+#include "ops/scale/scale.h"
 #include "ops/spec_check.h"
 #include "tensor/bf16.h"
+#include "verify/call_judge.h"
+#include "verify/checks.h"
 
 namespace ferry {
 namespace {
@@ -29,8 +38,10 @@ namespace {
 using device_process::Environment;
 using device_process::expect_says;
 
+/// On software NVIDIA; of a person who has a card on what there is (tools/gpu_check.sh).
 std::string in_process(Environment environment, const std::function<std::string()>& body) {
-  environment.try_emplace("FERRY_CUDA_LIBRARIES", FERRY_NVIDIA_SIM);
+  if (std::getenv("FERRY_TESTS_ON_THIS_DEVICE") == nullptr)
+    environment.try_emplace("FERRY_CUDA_LIBRARIES", FERRY_NVIDIA_SIM);
   return device_process::in_process(environment, body);
 }
 
@@ -228,6 +239,21 @@ TEST(CudaTensor, SumsGoOnFromWhatIsThere) {
             "as the model");
 }
 
+// The model that the device should be, by its architecture: what a card answers to this judges software NVIDIA.
+TEST(ThisDevice, ProductsAreTheModelsOfItsArchitecture) {
+  const std::string said = in_process({}, [] {
+    const std::string is = device().describe();
+    const auto try_shapes = [](const Unit& unit) {
+      return other_bits(unit, 19, 11, 129) + other_bits(unit, 130, 40, 72) +
+             other_bits(unit, 8, 129, 33) + other_bits(unit, 1, 40, 16);
+    };
+    if (is.find("sm_90,") != std::string::npos) return try_shapes(kHopper);
+    if (is.find("sm_80,") != std::string::npos) return try_shapes(kAmpere);
+    return "no model of " + is;
+  });
+  EXPECT_EQ(said, "");
+}
+
 // A tile of few rows, of many, and the rest of one: another kernel each, or another place.
 TEST(CudaTensor, ARowDoesNotDependOnTheRowsBesideIt) {
   EXPECT_EQ(in_process(
@@ -251,6 +277,107 @@ TEST(CudaTensor, ARowDoesNotDependOnTheRowsBesideIt) {
                   }
                   return said;
                 }),
+            "");
+}
+
+// --- grouped products --------------------------------------------------------------------------
+
+/// An f32 weight on the device, as training has it.
+Weight trained_weight(const std::vector<float>& values, const Shape& shape) {
+  Weight w{.name = "w",
+           .global_shape = shape,
+           .shard = {},
+           .value = Tensor::from_f32(values, shape, device())};
+  w.value.set_needs_grad(true);
+  return w;
+}
+
+/// What is other than the model says of grouped_linear and of its gradients, for experts with so many rows.
+std::string other_grouped_bits(const Unit& unit,
+                               const std::vector<int64_t>& rows_of,
+                               int64_t inputs,
+                               int64_t outputs,
+                               Handed how) {
+  const auto experts = static_cast<int64_t>(rows_of.size());
+  std::vector<int32_t> offsets = {0};
+  for (const int64_t rows : rows_of) offsets.push_back(offsets.back() + static_cast<int32_t>(rows));
+  const int64_t rows = offsets.back();
+  const std::vector<float> x = bf16_numbers(rows * inputs, 1),
+                           w = bf16_numbers(experts * outputs * inputs, 2),
+                           d = bf16_numbers(rows * outputs, 3);
+  const Weight weight = trained_weight(w, {experts, outputs, inputs});
+  Tensor in = handed(x, rows, inputs, how);
+  in.set_needs_grad(true);
+  Tape tape(&ops::accumulate);
+  Tensor y;
+  {
+    const Tape::Recording recording(&tape);
+    y = ops::grouped_linear(in, weight, Tensor::from_i32(offsets, {experts + 1}, device()));
+  }
+  tape.backward(y, handed(d, rows, outputs, Handed::kWhole));
+
+  std::vector<float> of_y, of_x, of_w;
+  const auto add = [](std::vector<float>& to, const std::vector<float>& more, bool bf16) {
+    for (const float v : more) to.push_back(bf16 ? bf16_to_f32(f32_to_bf16(v)) : v);
+  };
+  for (size_t e = 0; e < rows_of.size(); ++e) {
+    const int64_t m = rows_of[e];
+    const auto part = [&](const std::vector<float>& all, int64_t begin, int64_t count) {
+      return std::vector<float>(all.begin() + begin, all.begin() + begin + count);
+    };
+    const std::vector<float> its_x = part(x, offsets[e] * inputs, m * inputs),
+                             its_d = part(d, offsets[e] * outputs, m * outputs),
+                             its_w = part(
+                                 w, static_cast<int64_t>(e) * outputs * inputs, outputs * inputs);
+    add(of_y, product(unit, its_x, its_w, m, outputs, inputs), true);
+    add(of_x, product(unit, its_d, transposed(its_w, outputs, inputs), m, inputs, outputs), true);
+    add(of_w,
+        product(
+            unit, transposed(its_d, m, outputs), transposed(its_x, m, inputs), outputs, inputs, m),
+        false);
+  }
+  std::string said;
+  const auto compare = [&](const char* what, const Tensor& t, const std::vector<float>& expected) {
+    const std::vector<float> got = t.to_f32();
+    if (got.size() != expected.size())
+      said += fmt::format("{}: {} numbers for {}; ", what, got.size(), expected.size());
+    for (size_t i = 0; i < std::min(got.size(), expected.size()); ++i)
+      if (std::memcmp(&got[i], &expected[i], sizeof(float)) != 0) {
+        said += fmt::format("{} experts, {} -> {}, handed {}: {}: element {}: {} for {}; ",
+                            experts,
+                            inputs,
+                            outputs,
+                            static_cast<int>(how),
+                            what,
+                            i,
+                            got[i],
+                            expected[i]);
+        return;
+      }
+  };
+  compare("y", y, of_y);
+  compare("d_x", tape.grad(in), of_x);
+  compare("d_w", tape.grad(weight.value), of_w);
+  return said;
+}
+
+// Several experts, some without rows (the first, the last, two in a row), one with a row, one with more than a tile's
+// and one with a tile's; sizes that are aligned, in which each operand is read as it lies, and that are not.
+TEST(CudaTensor, GroupedProductsAreTheModelsToo) {
+  const std::vector<int64_t> some = {0, 5, 130, 0, 0, 1, 128, 17, 0}, few = {3, 0, 19, 1};
+  EXPECT_EQ(in_process({},
+                       [&] {
+                         return other_grouped_bits(kHopper, some, 40, 72, Handed::kWhole) +
+                                other_grouped_bits(kHopper, few, 24, 136, Handed::kWhole) +
+                                other_grouped_bits(kHopper, few, 33, 21, Handed::kWhole) +
+                                other_grouped_bits(kHopper, few, 40, 24, Handed::kOneOff) +
+                                other_grouped_bits(kHopper, few, 24, 131, Handed::kWhole) +
+                                other_grouped_bits(kHopper, {0, 0}, 16, 16, Handed::kWhole) +
+                                other_grouped_bits(kHopper, {129}, 16, 8, Handed::kWhole);
+                       }),
+            "");
+  EXPECT_EQ(in_process({{"FERRY_NVIDIA_SIM_ARCHITECTURE", "80"}},
+                       [&] { return other_grouped_bits(kAmpere, few, 40, 24, Handed::kWhole); }),
             "");
 }
 
@@ -390,6 +517,7 @@ std::map<std::string, std::map<std::string, uint64_t>> counted(const std::functi
     std::istringstream words(line);
     std::string kernel, name;
     words >> kernel;
+    ++all[kernel]["launches"];
     for (uint64_t number = 0; words >> name >> number;) all[kernel][name] += number;
   }
   std::remove(path.c_str());
@@ -434,6 +562,302 @@ TEST(CudaTensor, NoBankConflictsAndNoMoreBytesThanTilesHave) {
     // Whole sectors of 32 bytes.
     EXPECT_EQ(its.at("global_sectors") * 32, its.at("bytes_read") + its.at("bytes_written"));
   }
+}
+
+// --- weights that are trained ------------------------------------------------------------------
+
+/// Numbers that bf16 does not hold.
+std::vector<float> numbers_of(int64_t count, uint64_t seed) {
+  const Random random(seed, RandomPurpose::kTest, 6);
+  std::vector<float> out(static_cast<size_t>(count));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(random.normal(i));
+  return out;
+}
+
+/// Rounded by the host, so that no kernel is launched for it.
+Tensor bf16_tensor(const Shape& shape, uint64_t seed) {
+  Tensor t = Tensor::empty(shape, DType::kBF16, device());
+  t.assign_f32(bf16_numbers(shape.count(), seed));
+  return t;
+}
+
+/// An op that multiplies a weight, whose sizes are all multiples of 8.
+struct WeightOp {
+  const char* name;
+  Shape x, weight;
+  std::function<Tensor(const Tensor& x, const Weight& w)> run;
+};
+
+std::vector<WeightOp> weight_ops() {
+  std::vector<WeightOp> all;
+  all.push_back({"linear", {24, 40}, {32, 40}, [](const Tensor& x, const Weight& w) {
+                   return ops::linear(x, w);
+                 }});
+  all.push_back({"head_linear", {24, 2, 16}, {2 * 24, 40}, [](const Tensor& x, const Weight& w) {
+                   return ops::head_linear(x, w, {.rows_per_head = 24, .begin = 8, .rows = 16});
+                 }});
+  all.push_back({"grouped_linear", {24, 40}, {3, 32, 40}, [](const Tensor& x, const Weight& w) {
+                   return ops::grouped_linear(
+                       x, w, Tensor::from_i32(std::vector<int32_t>{0, 8, 8, 24}, {4}, device()));
+                 }});
+  all.push_back(
+      {"cross_entropy", {24, 40}, {32, 40}, [](const Tensor& x, const Weight& w) {
+         std::vector<int32_t> labels(24);
+         for (size_t t = 0; t < labels.size(); ++t) labels[t] = static_cast<int32_t>(t * 5 % 32);
+         return ops::cross_entropy(x, w, Tensor::from_i32(labels, {24}, device()), 0.25f).loss;
+       }});
+  return all;
+}
+
+struct Passed {
+  std::vector<float> y, d_x, d_w;
+  bool operator==(const Passed&) const = default;
+};
+
+/// Forward and back.
+Passed pass(const WeightOp& op, const Weight& w) {
+  Tensor x = bf16_tensor(op.x, 1);
+  x.set_needs_grad(true);
+  Tape tape(&ops::accumulate);
+  Tensor y;
+  {
+    const Tape::Recording recording(&tape);
+    y = op.run(x, w);
+  }
+  Tensor d_y = Tensor::empty(y.shape(), y.dtype(), device());
+  d_y.assign_f32(bf16_numbers(y.count(), 4));
+  tape.backward(y, d_y);
+  return {y.to_f32(),
+          tape.grad(x).to_f32(),
+          w.value.needs_grad() ? tape.grad(w.value).to_f32() : std::vector<float>()};
+}
+
+// Two micro-batches, then the optimizer's step, then another: the f32 weight is rounded twice, and no
+// product fetches it element by element.
+TEST(CudaTensor, ATrainedWeightIsRoundedOnceAStepAndReadAsItLies) {
+  for (const WeightOp& op : weight_ops()) {
+    SCOPED_TRACE(op.name);
+    const auto all = counted([&] {
+      Weight w = trained_weight(numbers_of(op.weight.count(), 2), op.weight);
+      pass(op, w);
+      pass(op, w);
+      w.changed();
+      pass(op, w);
+    });
+    ASSERT_TRUE(all.contains("cast_f32_bf16"));
+    EXPECT_EQ(all.at("cast_f32_bf16").at("launches"), 2u);
+    const std::string products =
+        std::string_view(op.name) == "grouped_linear" ? "grouped_tensor_" : "matmul_tensor_";
+    uint64_t launches = 0;
+    for (const auto& [kernel, its] : all)
+      if (kernel.rfind(products, 0) == 0) {
+        EXPECT_NE(kernel, products + "any");
+        launches += its.at("launches");
+      }
+    EXPECT_EQ(launches, 9u);  // forward, and of two gradients, in three passes
+    for (const char* const lies : {"kk", "kr", "rr"})
+      EXPECT_TRUE(all.contains(products + lies)) << lies;
+  }
+}
+
+TEST(CudaTensor, RoundedBeforeIsRoundedInTheProductToTheBit) {
+  EXPECT_EQ(in_process({},
+                       [] {
+                         std::string said;
+                         for (const WeightOp& op : weight_ops()) {
+                           Weight w = trained_weight(numbers_of(op.weight.count(), 2), op.weight);
+                           const Passed once = pass(op, w);
+                           if (once.d_w.empty()) said += "no gradient of the weight; ";
+                           // A weight that holds the rounded numbers gives what follows from them.
+                           Weight narrow = w;
+                           narrow.packed.reset();
+                           narrow.value = ops::cast(w.value, DType::kBF16);
+                           narrow.value.set_needs_grad(false);
+                           const Passed rounded = pass(op, narrow);
+                           if (rounded.y != once.y || rounded.d_x != once.d_x)
+                             said += fmt::format("{}: other bits; ", op.name);
+                           // Another value is another product, when it is said that there is one.
+                           const std::vector<float> others = numbers_of(op.weight.count(), 3);
+                           w.value.assign_f32(others);
+                           w.changed();
+                           if (pass(op, w) != pass(op, trained_weight(others, op.weight)))
+                             said += fmt::format("{}: of the value before; ", op.name);
+                         }
+                         // The product that rounds what it fetches.
+                         const Weight w = trained_weight(numbers_of(32 * 40, 2), {32, 40});
+                         const Tensor x = bf16_tensor({24, 40}, 1);
+                         if (ops::linear(x, w).to_f32() !=
+                             ops::matmul(x, w.value, {.transpose_b = true}).to_f32())
+                           said += "linear: other bits than of the f32 weight itself";
+                         return said;
+                       }),
+            "");
+  // Where nothing is gained nothing is kept.
+  EXPECT_EQ(in_process({},
+                       [] {
+                         Device& plain = **open_device("cuda");
+                         Weight w{.name = "w", .global_shape = {8, 8}, .shard = {}};
+                         w.value = Tensor::from_f32(numbers_of(64, 1), {8, 8}, plain);
+                         Tensor x = Tensor::empty({24, 8}, DType::kBF16, plain);
+                         x.assign_f32(bf16_numbers(24 * 8, 1));
+                         ops::linear(x, w);
+                         return std::string(w.packed == nullptr ? "nothing" : "something");
+                       }),
+            "nothing");
+}
+
+// --- bounds ------------------------------------------------------------------------------------
+
+/// Puts another number for an output's first one, after the kernel and before whoever judges it.
+class Tamper final : public ops::Observer {
+ public:
+  Tamper(std::string output, std::function<float(float)> change)
+      : output_(std::move(output)), change_(std::move(change)) {}
+  void after(const ops::OpCall& call) override {
+    for (const ops::NamedView& out : call.outputs) {
+      if (out.name != output_) continue;
+      float first = 0;
+      call.device.copy_to_host(&first, out.view.data, sizeof first);
+      first = change_(first);
+      call.device.copy_from_host(out.view.data, &first, sizeof first);
+    }
+  }
+
+ private:
+  std::string output_;
+  std::function<float(float)> change_;
+};
+
+/// What is said of a product of ones, 64 deep, whose first element is off by so many times its bound.
+std::string said_of_ones(double bounds) {
+  constexpr int64_t kK = 64;
+  // docs/numerics.md: K + 2 ceil(K / 8) of tensor cores, and the CPU's K.
+  constexpr double kBound = 1.01 * (kK + kK + 2 * kK / 8) * 0x1p-24 * kK;
+  Tensor ones = Tensor::empty({16, kK}, DType::kBF16, device());
+  ones.assign_f32(std::vector<float>(16 * kK, 1.0f));
+  Tamper tamper("c", [=](float x) { return x + static_cast<float>(bounds * kBound); });
+  Judge judge;
+  const ops::Observing first(tamper), then(judge);
+  ops::matmul(ones, ones, {.transpose_b = true, .out = DType::kF32});
+  return judge.said();
+}
+
+TEST(CudaTensor, ABoundIsWiderByWhatTensorCoresRoundAndNoMore) {
+  EXPECT_EQ(in_process({}, [] { return said_of_ones(0.95); }), "");
+  expect_says(in_process({}, [] { return said_of_ones(1.05); }), {"bounds: matmul"});
+}
+
+// Of the token losses that are there, whoever made the logits: the CPU's bits.
+TEST(CudaTensor, ALossIsTheSumOfItsTokensToTheBit) {
+  const auto said = [](float ulps) {
+    return in_process({}, [=] {
+      const WeightOp op = weight_ops().back();
+      const Weight w = trained_weight(numbers_of(op.weight.count(), 2), op.weight);
+      Tamper tamper("loss", [=](float x) { return ulps > 0 ? std::nextafter(x, 2 * x) : x; });
+      Judge judge;
+      const ops::Observing first(tamper), then(judge);
+      op.run(bf16_tensor(op.x, 1), w);
+      return fmt::format("{} on tensor cores. {}", judge.tensor(), judge.said());
+    });
+  };
+  EXPECT_EQ(said(0), "1 on tensor cores. ");
+  expect_says(said(1), {"bounds: cross_entropy: loss"});
+}
+
+// The bounds of an op that multiplies nothing are those of any device, in bf16, too.
+TEST(CudaTensor, WhatIsNotOnTensorCoresHasNoWiderBounds) {
+  constexpr double kError = 0x1p-10;
+  ops::OpCase c{
+      .name = "off by a thousandth",
+      .inputs = {{.name = "x",
+                  .shape = {8},
+                  .dtype = DType::kBF16,
+                  .fill = ops::InputSpec::Fill::kGiven,
+                  .given = std::vector<double>(8, 1.0)}},
+      .run = [](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+        return {ops::scale(ops::cast(in[0], DType::kF32), 1 + static_cast<float>(kError))};
+      },
+      .reference = [](const std::vector<ops::RefTensor>& in) { return in; }};
+  const auto findings = [&](double bound) {
+    c.tolerance = [=](int, const std::vector<ops::RefTensor>&, const ops::RefTensor&) {
+      return std::vector<double>{bound};
+    };
+    return in_process({}, [&] { return fmt::format("{}", ops::check_case(c, device()).size()); });
+  };
+  EXPECT_EQ(findings(kError), "0");
+  EXPECT_EQ(findings(0.75 * kError), "1");
+}
+
+// Ampere's sums, of numbers of one sign, end two thousandths of bf16's steps nearer to zero for each thousand products.
+TEST(CudaTensor, ThatSumsOfOneSignLeanIsNoFinding) {
+  EXPECT_EQ(in_process({{"FERRY_NVIDIA_SIM_ARCHITECTURE", "80"}},
+                       [] {
+                         constexpr int64_t kM = 16, kN = 128, kK = 65536;
+                         std::vector<float> few = bf16_numbers(4093, 1);
+                         for (float& x : few) x = 0.5f + std::abs(x);
+                         const auto positive = [&](int64_t rows) {
+                           std::vector<float> all(static_cast<size_t>(rows * kK));
+                           for (size_t i = 0; i < all.size(); ++i) all[i] = few[i % few.size()];
+                           Tensor t = Tensor::empty({rows, kK}, DType::kBF16, device());
+                           t.assign_f32(all);
+                           return t;
+                         };
+                         const Tensor a = positive(kM), b = positive(kN);
+                         std::string said;
+                         doctor::CallJudge judge(
+                             [&](const std::string& property, const ops::CallFinding& finding) {
+                               said += fmt::format("{}: {}; ", property, ops::describe(finding));
+                             });
+                         const ops::Observing observing(judge);
+                         ops::matmul(a, b, {.transpose_b = true});
+                         return fmt::format("{} judged. {}", judge.calls(), said);
+                       }),
+            "1 judged. ");
+}
+
+// --- the doctor --------------------------------------------------------------------------------
+
+// Not those of another device of the same GPU, with a stream and kernels of its own.
+TEST(CudaTensor, TheDoctorTriesTheLinksOfTheDevicesThatItExamines) {
+  class Heard final : public doctor::Listener {
+   public:
+    void measured(const doctor::Measurement& m) override { said += m.name + "; "; }
+    std::string said;
+  };
+  expect_says(in_process({{"FERRY_NVIDIA_SIM_DEVICES", "2"}},
+                         [] {
+                           Heard heard;
+                           const doctor::Options options{
+                               .device = "cuda-tensor:1", .quick = true, .only = "links"};
+                           const auto examined = doctor::examine(options, 0, heard);
+                           return examined ? heard.said : examined.error().message;
+                         }),
+              {"cuda-tensor:0 to cuda-tensor:1, through the host",
+               "cuda-tensor:1 to cuda-tensor:0, through the host"});
+}
+
+// What a run does is tried as it does it: products of a trained weight read it as rounded numbers.
+TEST(CudaTensor, ARehearsedStepRoundsItsWeights) {
+  const auto types_of_b = [](bool tensor_products) {
+    doctor::Rehearsal rehearsal(DeviceKind::kCuda, tensor_products);
+    {
+      Tensor x = Tensor::empty({24, 40}, DType::kBF16, rehearsal.device());
+      Weight w{.name = "w", .global_shape = {32, 40}, .shard = {}};
+      w.value = Tensor::empty({32, 40}, DType::kF32, rehearsal.device());
+      ops::linear(x, w);
+    }
+    std::string said;
+    for (const doctor::RunCall& call : rehearsal.take("a step").calls)
+      said +=
+          fmt::format("{} {}; ",
+                      call.sized_op,
+                      call.choices.contains("b")
+                          ? to_string(static_cast<DType>(static_cast<int>(call.choices.at("b"))))
+                          : "");
+    return said;
+  };
+  EXPECT_EQ(types_of_b(false), "matmul F32; ");
+  EXPECT_EQ(types_of_b(true), "elementwise ; matmul BF16; ");
 }
 
 }  // namespace

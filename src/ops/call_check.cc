@@ -248,6 +248,12 @@ double CallFacts::number(const std::string& name) const {
   return 0;
 }
 
+int64_t CallFacts::roundings(int64_t k) const {
+  return k + (tensor_cores() ? std::max(k, tensor_roundings(k)) : k);
+}
+
+bool CallFacts::tensor_cores() const { return on_tensor_cores(call_); }
+
 const RefTensor& CallFacts::input(const std::string& name) {
   const auto it = values_.find(name);
   if (it != values_.end()) return it->second;
@@ -356,7 +362,6 @@ CallVerdict CallRules::judge(const RecordedCall& call) const {
   const CallRule* const found = find(call.op());
   if (found == nullptr) return {};
   const CallRule& rule = *found;
-  const double wider = on_tensor_cores(call) ? kTensorRoundings : 1;
   const FlushDenormals flush;
   const Unobserved nobody;
   CallFacts facts(call, rule.mixed_types);
@@ -367,8 +372,7 @@ CallVerdict CallRules::judge(const RecordedCall& call) const {
   double worst = 0;
   for (size_t o = 0; o < got.size(); ++o) {
     const KeptView& out = call.outputs()[o];
-    std::vector<double> bound = rule.bound(facts, out.name.c_str(), expected[o]);
-    for (double& b : bound) b *= wider;
+    const std::vector<double> bound = rule.bound(facts, out.name.c_str(), expected[o]);
     int64_t elements_out = 0, at = -1;
     double output_worst = 0;
     for (int64_t i = 0; i < got[o].shape.count(); ++i) {

@@ -94,6 +94,12 @@ class CallFacts {
   DType type(const std::string& input_or_output) const;  // as the device had it
   Shape shape(const std::string& input_or_output) const;
   double number(const std::string& name) const;
+  /// Whether tensor cores summed products of the call.
+  bool tensor_cores() const;
+  /// How many roundings of float32, each of a number as large as all its terms together, part a sum of
+  /// k products on the device and on the CPU at most: either may be off by k, tensor cores by
+  /// tensor_roundings(k).
+  int64_t roundings(int64_t k) const;
   const RefTensor& input(const std::string& name);  // in float64, row by row
 
   /// What the CPU's kernel gives, in f32 where the call has bf16: in the order of the outputs.

@@ -46,6 +46,7 @@ struct Adjoint {
   double value = 0, error = 0, variance = 0, own = 0;
   double magnitude = 0;  // Σ |contribution|
   int64_t contributions = 0;
+  bool of_products = false;  // some of them come from sums of products
 };
 
 double square(double x) { return x * x; }
@@ -81,9 +82,9 @@ class Cuts {
   int64_t count_ = 0;
 };
 
-/// The same where magnitudes alone are known, in whatever order.
+/// The same where magnitudes alone are known.
 double cuts_of(double magnitude, int64_t n) {
-  return kUnit * magnitude * static_cast<double>(n + 2 * ((n + 7) / 8));
+  return kUnit * magnitude * static_cast<double>(tensor_roundings(n));
 }
 
 }  // namespace
@@ -155,14 +156,13 @@ struct ReferenceTape::Impl {
   /// All contributions are there: what summing and storing them adds.
   void complete(Adjoint& g, bool stored) const {
     if (g.contributions > 1) {
-      g.error += static_cast<double>(g.contributions) * kUnit * g.magnitude;
+      const bool cut = tensor_cores && g.of_products;
+      const int64_t roundings = cut ? tensor_roundings(g.contributions) : g.contributions;
+      g.error += static_cast<double>(roundings) * kUnit * g.magnitude;
       g.variance += sum_variance(g.magnitude, g.contributions);
       g.own += sum_variance(g.magnitude, g.contributions);
-      if (tensor_cores) {  // not its own: others lean as it does
-        const double cut = cuts_of(g.magnitude, g.contributions);
-        g.error += cut;
-        g.variance += square(cut) / 3;
-      }
+      if (cut)  // not its own: others lean as it does
+        g.variance += square(cuts_of(g.magnitude, g.contributions)) / 3;
     }
     if (!stored) return;
     g.error += stored_unit * std::abs(g.value);
@@ -217,6 +217,8 @@ struct ReferenceTape::Impl {
           const int32_t a = s.a + i * s.a_step, b = s.b + i * s.b_step;
           multiply(a, g, from(b));
           multiply(b, g, from(a));
+          adjoints[static_cast<size_t>(a)].of_products = true;
+          adjoints[static_cast<size_t>(b)].of_products = true;
         }
         return;
       }
@@ -334,15 +336,13 @@ Real dot(const Real* a, int64_t a_step, const Real* b, int64_t b_step, int64_t n
     node.error += std::abs(x.value) * y.error + std::abs(y.value) * x.error;
     node.variance += square(x.value) * y.variance + square(y.value) * x.variance;
   }
+  const int64_t roundings = tape.tensor_cores ? std::max(n + 1, tensor_roundings(n)) : n + 1;
   node.error +=
-      static_cast<double>(n + 1) * kUnit * magnitude + static_cast<double>(n) * kLeastNormal;
+      static_cast<double>(roundings) * kUnit * magnitude + static_cast<double>(n) * kLeastNormal;
   node.own = sum_variance(magnitude, n);
   node.variance += node.own + square(kLeastNormal);
-  if (tape.tensor_cores) {  // not its own: others lean as it does
-    const double cut = cuts.all();
-    node.error += cut;
-    node.variance += square(cut) / 3;
-  }
+  if (tape.tensor_cores)
+    node.variance += square(cuts.all()) / 3;  // not its own: others lean as it does
   tape.spans.push_back(span);
   const double value = node.value;
   return {value, tape.add(node)};

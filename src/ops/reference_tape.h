@@ -73,6 +73,12 @@ Real gradient_stored(const Real& x);
 inline double uncertain(double x, double) { return x; }
 Real uncertain(const Real& x, double error);
 
+/// How many roundings of float32, each of a number as large as the sum of all |a b|, a sum of k
+/// products of bf16 numbers on tensor cores is off by at most (docs/numerics.md, "On tensor cores"),
+/// where a chain of fma is off by k: one product is exact; of eight products and what they are added
+/// to, each but the largest is off by 1, and the new sum by 2.
+constexpr int64_t tensor_roundings(int64_t k) { return k < 2 ? 0 : k + 2 * ((k + 7) / 8); }
+
 /// What a kernel may give for one element: |error| at most, and its variance where roundings are
 /// independent. `own`: the part of it that is this element's alone, from the last operation; what
 /// came before, and constants and reciprocals, many elements may share.
@@ -84,8 +90,8 @@ struct Judged {
 class ReferenceTape {
  public:
   /// `stored`: unit roundoff of the compute type, for what stored() marks; 0: nothing is.
-  /// `tensor_cores`: sums of products may be made there, where what is added is cut, not rounded, so
-  /// that errors lean (docs/numerics.md).
+  /// `tensor_cores`: sums of products may be made there, where what is added is cut, not rounded: they
+  /// are off by tensor_roundings(), and errors lean (docs/numerics.md).
   explicit ReferenceTape(double stored, bool tensor_cores = false);
   ~ReferenceTape();
   ReferenceTape(const ReferenceTape&) = delete;

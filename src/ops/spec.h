@@ -72,6 +72,10 @@ struct OpCase {
   /// one for all).
   std::function<std::vector<double>(int output, const std::vector<RefTensor>&, const RefTensor&)>
       tolerance;
+  /// The same where tensor cores sum the op's products of bf16 numbers (tensor_roundings), on a device
+  /// with tensor_products(device): nothing but what they round is wider. Empty: they sum nothing in it.
+  std::function<std::vector<double>(int output, const std::vector<RefTensor>&, const RefTensor&)>
+      tensor_tolerance = {};
   bool row_independent = true;  // outputs have tokens in dimension 0 and row t needs row t alone
   int differentiable_outputs = -1;  // the first so many outputs get gradients; -1: all
   double flops = 0;                 // of the forward pass
@@ -104,11 +108,6 @@ struct CallRule {
   /// never.
   std::function<bool(const CallFacts&)> on_tensor_cores = {};
 };
-
-/// A bound on an error of k roundings of sums of products in f32 becomes one for tensor cores,
-/// multiplied by this (docs/numerics.md, "On tensor cores"): one product is exact, and k >= 2 of
-/// them are off by k + 2 ceil(k / 8) roundings at most.
-inline constexpr double kTensorRoundings = 2;
 
 /// The case with special values in all its inputs of numbers, and no gradient.
 OpCase special_case(OpCase c);

@@ -213,16 +213,16 @@ class Checker {
   ForwardExpectation forward_expectation() const {
     const std::vector<RefTensor> in = to_reference(inputs_);
     ForwardExpectation e{case_.reference(in), {}, judged_outputs(in)};
+    const auto& tolerance = tensor_cores() ? case_.tensor_tolerance : case_.tolerance;
     for (size_t o = 0; o < e.values.size(); ++o)
-      e.bounds.push_back(case_.tolerance(static_cast<int>(o), in, e.values[o]));
-    if (tensor_cores())
-      for (std::vector<double>& bounds : e.bounds)
-        for (double& b : bounds) b *= kTensorRoundings;
+      e.bounds.push_back(tolerance(static_cast<int>(o), in, e.values[o]));
     return e;
   }
 
-  /// Whether products of the case may be summed on tensor cores.
-  bool tensor_cores() const { return tensor_products(device_) && stored_unit(case_) > 0; }
+  /// Whether products of the case are summed on tensor cores.
+  bool tensor_cores() const {
+    return tensor_products(device_) && case_.tensor_tolerance != nullptr;
+  }
 
   /// What the reference's record says of the outputs' precision; empty if it records nothing.
   std::vector<Judged> judged_outputs(const std::vector<RefTensor>& in) const {

@@ -171,8 +171,8 @@ std::optional<ops::CallFinding> beside_float64(const ops::RecordedCall& product)
         if (!std::isfinite(size) || size > 0x1p127) continue;
         // Each term may be flushed, as may what it is added to.
         const double least = static_cast<double>(2 * depth + 2) * 0x1p-126;
-        const double bound = (all.tensor_cores ? ops::kTensorRoundings : 1) *
-                                 static_cast<double>(2 * depth + 2) * 0x1p-24 * size +
+        // That of tensor cores is no wider (tensor_roundings).
+        const double bound = static_cast<double>(2 * depth + 2) * 0x1p-24 * size +
                              unit_roundoff(c.dtype) * std::abs(sum) + least;
         const double ratio =
             ops::error_ratio(got, static_cast<double>(static_cast<float>(sum)), bound);
@@ -284,14 +284,17 @@ void CallJudge::judge_precision() {
     const double depth = among(kProducts, op) ? depth_of(*call_) : 1;
     // Rounding to nearest is off by u / sqrt(3) at most in the mean square; sums of n terms of any
     // sign in f32 walk sqrt(n) roundings. Four times that for orders of summing that are not ours.
-    const double allowed = (out.view.dtype == DType::kF32 ? 0 : u) +
-                           4 * 0x1p-24 * std::sqrt(depth) +
-                           (ops::on_tensor_cores(*call_) ? kCutPerProduct * depth : 0);
+    // By how much sums lean at most, relative to an output whose terms have one sign.
+    const double cut = ops::on_tensor_cores(*call_) ? kCutPerProduct * depth : 0;
+    const double allowed =
+        (out.view.dtype == DType::kF32 ? 0 : u) + 4 * 0x1p-24 * std::sqrt(depth) + cut;
     const bool coarse = depth >= kDepthLeast && p.rms > allowed;
-    // Beyond seven standard errors, and a fifth of what cutting instead of rounding does.
+    // Beyond seven standard errors, and a fifth of what cutting instead of rounding does. Sums that lean towards zero
+    // by themselves have that besides.
+    const double allowed_lean = 0.1 * u + (p.bias < 0 ? cut : 0);
     const bool leans = out.view.dtype == DType::kBF16 && among(kRoundedOnce, op) &&
                        std::abs(p.bias) > 7 &&
-                       std::abs(p.bias) * p.rms / std::sqrt(count) > 0.1 * u;
+                       std::abs(p.bias) * p.rms / std::sqrt(count) > allowed_lean;
     if (!coarse && !leans) continue;
     found_(coarse ? "precision" : "bias",
            {.op = op,

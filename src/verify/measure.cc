@@ -161,12 +161,14 @@ void measure_launches(Running& r) {
   r.listener.measured({"launch and wait", "us", waited_s * 1e6});
 }
 
-/// The other chips of this machine, by number; the one under examination among them.
+/// The other chips of this machine, by number, opened as the one under examination is ("cuda-tensor:0"), which is among
+/// them.
 std::vector<Device*> chips_of(const Device& device) {
   std::vector<Device*> chips;
   if (device.kind() == DeviceKind::kCpu) return chips;
+  const std::string name = device.name(), as = name.substr(0, name.find(':'));
   for (int i = 0; i < 64; ++i) {
-    const Result<Device*> chip = open_device(fmt::format("{}:{}", to_string(device.kind()), i));
+    const Result<Device*> chip = open_device(fmt::format("{}:{}", as, i));
     if (!chip) break;
     chips.push_back(*chip);
   }

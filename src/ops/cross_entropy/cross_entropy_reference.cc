@@ -63,9 +63,10 @@ template std::vector<RealTensor> cross_entropy_reference(
 
 std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
                                                const RefTensor& head,
-                                               const RefTensor& labels) {
+                                               const RefTensor& labels,
+                                               int64_t roundings) {
   constexpr double u = 0x1p-24;
-  const int64_t tokens = hidden.shape[0], inputs = hidden.shape[1], vocab = head.shape[0];
+  const int64_t tokens = hidden.shape[0], vocab = head.shape[0];
   const RefTensor logits = matmul_reference(hidden, head, false, true);
   const RefTensor magnitudes = matmul_reference(absolute(hidden), absolute(head), false, true);
   std::vector<double> bounds(static_cast<size_t>(tokens));
@@ -78,7 +79,7 @@ std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
     // A logit's error moves the loss by at most twice as much. The argument of exp is rounded once,
     // exp within 4 u, then a tile's lane sum, its tree and the tiles: relative errors of the sum.
     const double logit =
-        static_cast<double>(inputs) * u * *std::max_element(magnitude, magnitude + vocab);
+        static_cast<double>(roundings) * u * *std::max_element(magnitude, magnitude + vocab);
     double argument = 0;
     for (int64_t i = 0; i < vocab; ++i)
       argument = std::max(argument, std::abs(x[i] - l.maximum) * math::exp(x[i] - l.maximum));

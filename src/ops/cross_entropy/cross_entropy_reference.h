@@ -15,9 +15,11 @@ std::vector<RefArray<T>> cross_entropy_reference(const RefArray<T>& hidden,
                                                  double scale,
                                                  const RefTensor& weights = {});
 
-/// Bounds on the errors of token_losses, from the order of cross_entropy.h.
+/// Bounds on the errors of token_losses, from the order of cross_entropy.h. `roundings`: of a logit, a
+/// sum of products.
 std::vector<double> cross_entropy_token_bounds(const RefTensor& hidden,
                                                const RefTensor& head,
-                                               const RefTensor& labels);
+                                               const RefTensor& labels,
+                                               int64_t roundings);
 
 }  // namespace ferry::ops

@@ -75,22 +75,27 @@ OpCase loss_case(
     if (!with_loss) y.erase(y.begin());
     return y;
   };
-  c.tolerance =
-      [=](int output, const std::vector<RefTensor>& in, const RefTensor& y) -> std::vector<double> {
-    std::vector<double> bounds = cross_entropy_token_bounds(in[0], in[1], in[2]);
-    if (!with_loss || output == 1) return bounds;
-    // Terms of either sign may cancel: what is added is off by its size, not by the sum's.
-    double size = s.weighted ? 0 : std::abs(y[0]), bound = 0;
-    const std::vector<double> losses = cross_entropy_reference(in[0], in[1], in[2], 1)[1].values;
-    for (size_t t = 0; t < bounds.size(); ++t) {
-      const double weight =
-          static_cast<double>(scale) * (s.weighted ? std::abs(in[3].values[t]) : 1);
-      bound += weight * bounds[t];
-      if (s.weighted) size += weight * losses[t];
-    }
-    const double additions = static_cast<double>(s.tokens) / 16 + 7;
-    return {bound + additions * 0x1p-24 * size + kLeastNormal};
+  const auto tolerance = [=](int64_t roundings) {
+    return [=](int output,
+               const std::vector<RefTensor>& in,
+               const RefTensor& y) -> std::vector<double> {
+      std::vector<double> bounds = cross_entropy_token_bounds(in[0], in[1], in[2], roundings);
+      if (!with_loss || output == 1) return bounds;
+      // Terms of either sign may cancel: what is added is off by its size, not by the sum's.
+      double size = s.weighted ? 0 : std::abs(y[0]), bound = 0;
+      const std::vector<double> losses = cross_entropy_reference(in[0], in[1], in[2], 1)[1].values;
+      for (size_t t = 0; t < bounds.size(); ++t) {
+        const double weight =
+            static_cast<double>(scale) * (s.weighted ? std::abs(in[3].values[t]) : 1);
+        bound += weight * bounds[t];
+        if (s.weighted) size += weight * losses[t];
+      }
+      const double additions = static_cast<double>(s.tokens) / 16 + 7;
+      return {bound + additions * 0x1p-24 * size + kLeastNormal};
+    };
   };
+  c.tolerance = tolerance(s.inputs);
+  if (dtype == DType::kBF16) c.tensor_tolerance = tolerance(tensor_roundings(s.inputs));
   c.differentiable_outputs = 1;
   c.row_independent = !with_loss;
   c.flops = 2.0 * static_cast<double>(s.tokens * s.inputs * s.vocab);
@@ -126,6 +131,7 @@ class LossBounds {
 
   std::vector<double> bound(const char* output, const RefTensor& y) {
     const std::string_view which = output;
+    if (which == "loss" && facts_.tensor_cores()) return {0};  // settle_loss
     std::vector<double> bound(y.values.size());
     const bool losses = which == "token_losses" || which == "loss";
     const Tensor head = f32_on_cpu(head_.values.data(), head_.shape);
@@ -199,7 +205,8 @@ class LossBounds {
     const double top = static_cast<double>(*std::max_element(x, x + vocab_));
     double sum = 0;
     for (int64_t v = 0; v < vocab_; ++v) sum += math::exp(static_cast<double>(x[v]) - top);
-    const double logit = 2 * static_cast<double>(inputs_ + 1) * u * norm(hidden_, t) * head_norm();
+    const double logit =
+        static_cast<double>(facts_.roundings(inputs_) + 2) * u * norm(hidden_, t) * head_norm();
     const double at_label = static_cast<double>(x[label]),
                  size = std::abs(top) + math::log(sum) + 1;
     loss_ = std::max(0.0, top - at_label + math::log(sum));
@@ -208,7 +215,7 @@ class LossBounds {
     const double relative =
         4 * logit + u * (static_cast<double>(vocab_) / 8 + 48 + 4 * size + 4 * (top - at_label)) +
         2 * (facts_.type("hidden") == DType::kBF16 ? unit_roundoff(DType::kBF16) : 0) +
-        2 * static_cast<double>(of_head ? tokens_ : vocab_) * u;
+        static_cast<double>(facts_.roundings(of_head ? tokens_ : vocab_)) * u;
     for (int64_t v = 0; v < vocab_; ++v) {
       const double p = math::exp(static_cast<double>(x[v]) - top) / sum;
       // Below the least normal number e^x, p and the d_logit may each be kept or taken for zero, and so may their
@@ -232,6 +239,27 @@ std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTe
   return LossBounds(facts).bound(output, y);
 }
 
+/// Where the logits are those of tensor cores, token losses are near the CPU's. What is made of them is
+/// not on tensor cores: of the token losses that are there, the loss is the CPU's to the bit.
+void settle_loss(CallFacts& facts,
+                 std::vector<RefTensor>& expected,
+                 const std::vector<RefTensor>& got) {
+  if (!facts.tensor_cores()) return;
+  constexpr size_t kTokenLosses = 0, kLoss = 1;  // as CrossEntropyArgs lists them
+  constexpr size_t kLanes = 16;
+  const std::vector<double>& losses = got[kTokenLosses].values;
+  float lanes[kLanes] = {};
+  for (size_t t = 0; t < losses.size(); ++t) {
+    const auto loss = static_cast<float>(losses[t]);
+    lanes[t % kLanes] +=
+        facts.has("weights") ? loss * static_cast<float>(facts.input("weights").values[t]) : loss;
+  }
+  for (size_t width = kLanes / 2; width >= 1; width /= 2)
+    for (size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  const auto scale = static_cast<float>(facts.number("scale"));
+  expected[kLoss].values[0] = static_cast<double>(scale * lanes[0]);
+}
+
 }  // namespace
 
 OpSpec cross_entropy_spec() {
@@ -241,6 +269,7 @@ OpSpec cross_entropy_spec() {
       .cases = {},
       .calls = {{.kernel = "cross_entropy",
                  .bound = call_bound,
+                 .settle = settle_loss,
                  .mixed_types = true,
                  .on_tensor_cores =
                      [](const CallFacts& facts) { return facts.type("hidden") == DType::kBF16; }},

@@ -45,10 +45,14 @@ OpCase grouped_case(DType x,
   c.reference = [](const auto& in) {
     return std::vector{grouped_linear_reference(in[0], in[1], value_of(in[2]))};
   };
-  c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    return matmul_tolerance(
-        y, grouped_linear_reference(absolute(in[0]), absolute(in[1]), in[2]), inputs, x);
+  const auto tolerance = [=](int64_t roundings) {
+    return [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
+      return matmul_tolerance(
+          y, grouped_linear_reference(absolute(in[0]), absolute(in[1]), in[2]), roundings, x);
+    };
   };
+  c.tolerance = tolerance(inputs);
+  if (x == DType::kBF16) c.tensor_tolerance = tolerance(tensor_roundings(inputs));
   c.row_independent =
       false;  // rows cannot be cut without changing the offsets: grouped_linear_test
   c.flops = 2.0 * static_cast<double>(rows * inputs * outputs);
@@ -62,7 +66,8 @@ OpCase grouped_case(DType x,
 std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
   const auto product = static_cast<GroupedProduct>(static_cast<int>(facts.number("product")));
   const int64_t k = facts.shape("a")[product == GroupedProduct::kWeights ? 0 : 1];
-  return matmul_tolerance(y, facts.magnitudes({"a", "b"}, output), 2 * k, facts.type(output));
+  return matmul_tolerance(
+      y, facts.magnitudes({"a", "b"}, output), facts.roundings(k), facts.type(output));
 }
 
 }  // namespace

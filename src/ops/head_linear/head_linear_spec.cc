@@ -51,10 +51,17 @@ OpCase head_case(
   c.reference = [=](const auto& in) {
     return std::vector{head_linear_reference(sliced(in[0]), in[1], options)};
   };
-  c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    return matmul_tolerance(
-        y, head_linear_reference(absolute(sliced(in[0])), absolute(in[1]), options), inputs, x);
+  const auto tolerance = [=](int64_t roundings) {
+    return [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
+      return matmul_tolerance(
+          y,
+          head_linear_reference(absolute(sliced(in[0])), absolute(in[1]), options),
+          roundings,
+          x);
+    };
   };
+  c.tolerance = tolerance(inputs);
+  if (x == DType::kBF16) c.tensor_tolerance = tolerance(tensor_roundings(inputs));
   c.flops = 2.0 * static_cast<double>(s.tokens * s.heads * inputs * outputs);
   c.bytes = static_cast<double>(s.tokens * s.heads * (inputs + outputs)) *
                 static_cast<double>(size_of(x)) +

@@ -41,14 +41,18 @@ OpCase linear_case(
       for (const auto& value : y.values) gradient_stored(value);
     return std::vector{y};
   };
-  c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    return matmul_tolerance(y,
-                            matmul_reference(absolute(in[0]), absolute(in[1]), false, true),
-                            s.inputs,
-                            out,
-                            x,
-                            rounded && !gradient ? 1 : 0);
+  const auto tolerance = [=](int64_t roundings) {
+    return [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
+      return matmul_tolerance(y,
+                              matmul_reference(absolute(in[0]), absolute(in[1]), false, true),
+                              roundings,
+                              out,
+                              x,
+                              rounded && !gradient ? 1 : 0);
+    };
   };
+  c.tolerance = tolerance(s.inputs);
+  if (x == DType::kBF16) c.tensor_tolerance = tolerance(tensor_roundings(s.inputs));
   c.flops = 2.0 * static_cast<double>(s.tokens * s.inputs * s.outputs);
   c.bytes = static_cast<double>(s.tokens * s.inputs) * static_cast<double>(size_of(x)) +
             static_cast<double>(s.outputs * s.inputs) * static_cast<double>(size_of(w)) +

@@ -40,15 +40,19 @@ OpCase matmul_case(DType a, DType b, DType out, const MatmulShape& s, bool bench
       for (const auto& x : in[1].values) stored(x);
     return std::vector{matmul_reference(in[0], in[1], s.transpose_a, s.transpose_b)};
   };
-  c.tolerance = [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
-    return matmul_tolerance(
-        y,
-        matmul_reference(absolute(in[0]), absolute(in[1]), s.transpose_a, s.transpose_b),
-        s.k,
-        out,
-        a,
-        rounded);
+  const auto tolerance = [=](int64_t roundings) {
+    return [=](int, const std::vector<RefTensor>& in, const RefTensor& y) {
+      return matmul_tolerance(
+          y,
+          matmul_reference(absolute(in[0]), absolute(in[1]), s.transpose_a, s.transpose_b),
+          roundings,
+          out,
+          a,
+          rounded);
+    };
   };
+  c.tolerance = tolerance(s.k);
+  if (a == DType::kBF16) c.tensor_tolerance = tolerance(tensor_roundings(s.k));
   c.row_independent = !s.transpose_a;
   c.flops = 2.0 * static_cast<double>(s.m * s.n * s.k);
   c.bytes = static_cast<double>(s.m * s.k) * static_cast<double>(size_of(a)) +
@@ -62,7 +66,8 @@ OpCase matmul_case(DType a, DType b, DType out, const MatmulShape& s, bool bench
 std::vector<double> call_bound(CallFacts& facts, const char* output, const RefTensor& y) {
   const Shape a = facts.shape("a");
   const int64_t k = a[facts.number("transpose_a") != 0 ? a.rank() - 2 : a.rank() - 1];
-  return matmul_tolerance(y, facts.magnitudes({"a", "b"}, output), 2 * k, facts.type(output));
+  return matmul_tolerance(
+      y, facts.magnitudes({"a", "b"}, output), facts.roundings(k), facts.type(output));
 }
 
 }  // namespace
