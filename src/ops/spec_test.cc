@@ -1,7 +1,7 @@
-// Every op's spec on one device: a test for each case. Built three times: for the CPU in ops_test,
-// for Ascend in ascend_ops_test, which wants FERRY_ASCEND_LIBRARIES in the environment (software
-// Ascend lies in build/ascend_sim), for CUDA in cuda_ops_test, which wants FERRY_CUDA_LIBRARIES
-// (build/ nvidia_sim). With FERRY_SPECS=smallest only the smallest case of each op (for emulated
+// Every op's spec on one device: a test for each case. Built four times: for the CPU in ops_test, for Ascend in
+// ascend_ops_test, which wants FERRY_ASCEND_LIBRARIES in the environment (software Ascend lies in build/ascend_sim),
+// for CUDA in cuda_ops_test, which wants FERRY_CUDA_LIBRARIES (build/nvidia_sim), and in cuda_tensor_ops_test for the
+// ops that tensor cores multiply in. With FERRY_SPECS=smallest only the smallest case of each op (for emulated
 // processors).
 #include <gtest/gtest.h>
 
@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "device/device.h"
+#include "device/tensor_products.h"
 #include "ops/run_records.h"
 #include "ops/spec_check.h"
 
@@ -56,7 +57,7 @@ bool only_smallest() {
 
 DeviceKind tested_kind() {
   for (const DeviceKind kind : {DeviceKind::kCuda, DeviceKind::kAscend})
-    if (std::string_view(FERRY_SPECS_DEVICE) == to_string(kind)) return kind;
+    if (std::string_view(FERRY_SPECS_DEVICE).starts_with(to_string(kind))) return kind;
   return DeviceKind::kCpu;
 }
 
@@ -76,6 +77,12 @@ std::vector<OpCase> cases_of(const OpSpec& spec) {
   std::vector<OpCase> cases;
   // Of a device that has part of the ops: the first kernel of each is the one that all cases need.
   if (!spec.kernels.empty() && !has_kernel(spec.kernels[0], tested_kind())) return cases;
+  // What tensor cores have no part in is the same kernel as without them.
+  if (names_tensor_products(FERRY_SPECS_DEVICE) &&
+      std::none_of(spec.cases.begin(), spec.cases.end(), [](const OpCase& c) {
+        return c.tensor_tolerance != nullptr;
+      }))
+    return cases;
   std::copy_if(
       spec.cases.begin(), spec.cases.end(), std::back_inserter(cases), [](const OpCase& c) {
         return !c.benchmark && !takes_too_long(c) && can_run(c, tested_kind());

@@ -217,7 +217,7 @@ program_of() {
   local first=${1%%.*}
   if [ "$first" = ops_table ] || [ "$first" = user_files ]; then
     echo ferry
-  elif [ "$first" = ascend_sim ] || [ "$first" = ascend_ops ] || [ "$first" = nvidia_sim ] || [ "$first" = cuda_ops ] || [ -e "tests/${first}_test.cc" ] ||
+  elif [ "$first" = ascend_sim ] || [ "$first" = ascend_ops ] || [ "$first" = nvidia_sim ] || [ "$first" = cuda_ops ] || [ "$first" = cuda_tensor_ops ] || [ -e "tests/${first}_test.cc" ] ||
     [ -n "$(find "src/$first" -name '*_test.cc' -print -quit 2>/dev/null)" ]; then
     echo "${first}_test"
   else
