@@ -179,6 +179,7 @@ test_named() {
       tsan.*) raced+=("$(program_of "${name#tsan.}")"); patterns+=("$(quoted "$name")") ;;
       aarch64.*) crossed+=("$(program_of "${name#aarch64.}")"); patterns+=("$(quoted "$name")") ;;
       fuzz.*) fuzzers+=("${name#fuzz.}"); patterns+=("$(quoted "$name")") ;;
+      gpu_check) targets+=(ferry nvidia_sim cuda_tensor_test); patterns+=("gpu_check\$") ;;
       crossing) targets+=(ferry nvidia_sim ascend_sim); patterns+=("crossing(\\.|\$)") ;;
       deploy) patterns+=("deploy\$") ;;
       demo | ptx | chaos | goodput) targets+=(ferry); patterns+=("$name\$") ;;
