@@ -3,7 +3,9 @@
 DeepSeek-R1-Distill-Qwen-1.5B and DeepSeek-V2-Lite, in one run, round by round so that both see the same machine.
 
 Both compute with the file's own codes. The last line is JSON: for each model and format its tier and rows with ferry,
-peer, ratio, of_bandwidth (what a token reads of the file, by the read bandwidth measured beside).
+peer, ratio, of_bandwidth (what a token reads of the file, by the read bandwidth measured beside). Rows are tokens a second;
+of "first token" they are seconds, Ferry's from its start as a program, the peer's from its library's first call, and the
+ratio is turned over: above 1 Ferry is sooner.
 """
 import argparse
 import json
@@ -16,7 +18,7 @@ import time
 
 import random_gguf
 
-HERE = pathlib.Path(__file__).resolve().parent
+PEER = pathlib.Path(__file__).resolve().parent / "peer" / "serve_peer.py"
 SHAPES = {"1.5B": {"arch": "qwen2", "layers": 28, "hidden": 1536, "inner": 8960, "heads": 12, "kv_heads": 2,
                    "head": 128, "vocab": 151936, "positions": 131072},
           "V2-Lite": {"arch": "deepseek2", "layers": 27, "dense": 1, "hidden": 2048, "inner": 10944, "heads": 16,
@@ -78,22 +80,24 @@ def measure(name, kind):
     for _ in range(args.rounds):
         ours.append(last_json([args.ferry, "bench-serve", path, "--rounds", 1],
                               {"FERRY_THREADS": str(args.threads)}))
-        theirs.append(last_json([args.python, HERE / "peer" / "serve_peer.py", path, "--threads", args.threads,
-                                 "--rounds", 1], {}))
+        theirs.append(last_json([args.python, PEER, path, "--threads", args.threads, "--rounds", 1], {}))
     rows = {}
     figures = [("prefill of 512", lambda r: r["prefill_tokens_per_s"])]
     figures += [(f"decode, {n} at once", lambda r, n=n: r["decode_tokens_per_s"][n]) for n in ("1", "8", "16")]
     for row, of in figures:
         a, b = max(map(of, ours)), max(map(of, theirs))
         rows[row] = {"ferry": round(a, 2), "peer": round(b, 2), "ratio": round(a / b, 3)}
+    a = min(first_token(path) for _ in range(args.rounds))
+    b = min(last_json([args.python, PEER, path, "--threads", args.threads, "--first-token"], {})["first_token_s"]
+            for _ in range(args.rounds))
+    rows["first token"] = {"ferry": round(a, 3), "peer": round(b, 3), "ratio": round(b / a, 3)}
     bandwidth = max(r["bandwidth_gb_s"] for r in ours)
     rows["decode, 1 at once"]["of_bandwidth"] = round(
         rows["decode, 1 at once"]["ferry"] * bytes_of_a_token(shape, code, head) / 1e9 / bandwidth, 3)
     return {"tier": ours[0]["tier"], "threads": args.threads, "processor": ours[0]["processor"],
             "bandwidth_gb_s": round(bandwidth, 1), "weight_mb": round(ours[0]["weight_mb"], 1),
             "loading_peak_mb": round(max(r["loading_peak_mb"] for r in ours), 1), "peer": "llama.cpp " + theirs[0]["version"],
-            "rounds": args.rounds, "first_token_s": round(min(first_token(path) for _ in range(args.rounds)), 3),
-            "rows": rows}
+            "rounds": args.rounds, "rows": rows}
 
 
 print(json.dumps({case: measure(*case.split()) for case in args.cases}))

@@ -17,6 +17,7 @@ parser.add_argument("--steps", type=int, default=32)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 16])
 parser.add_argument("--threads", type=int, required=True)
+parser.add_argument("--first-token", action="store_true", help="only load, read 16 tokens and choose one")
 args = parser.parse_args()
 
 # Errors alone; kept in a name, since the library keeps no reference.
@@ -24,6 +25,7 @@ ERROR = 4
 log = l.llama_log_callback(lambda level, text, _: print(text.decode(errors="replace"), end="", file=sys.stderr)
                            if level == ERROR else None)
 l.llama_log_set(log, None)
+begin = time.perf_counter()
 l.llama_backend_init()
 model = l.llama_model_load_from_file(args.model.encode(), l.llama_model_default_params())
 if not model:
@@ -83,6 +85,10 @@ def at_once(n):
     return n * args.steps / seconds
 
 
+if args.first_token:
+    decode(context(1, 16), [(2 + i, i, 0) for i in range(16)], {15})
+    print(json.dumps({"first_token_s": time.perf_counter() - begin}))
+    raise SystemExit
 best = {"prefill_tokens_per_s": 0, "decode_tokens_per_s": {str(n): 0 for n in args.at_once}}
 for _ in range(args.rounds):
     best["prefill_tokens_per_s"] = max(best["prefill_tokens_per_s"], prefill())
