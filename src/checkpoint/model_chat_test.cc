@@ -28,14 +28,22 @@ TEST(ModelChat, WhatIsNoJinjaIsCalledByItsName) {
   for (const char* go : {"{{ .System }}",
                          "{{- if .System }}{{ .System }}{{ end }}",
                          "<s>{{- range $i, $m := .Messages }}x{{ end }}",
-                         "{{ if .Prompt }}x{{ end }}"})
+                         "{{ if .Prompt }}x{{ end }}",
+                         "{{ if .Prompt }}x{{ end }}{% endif %}",
+                         "{{- with $x := .Messages }}x{{ end }}"})
     EXPECT_NE(refusal(chat_texts(go), kChat).find("in Go's language"), std::string::npos)
         << refusal(chat_texts(go), kChat);
   for (const char* jinja : {"chatml: {{ messages[0].content }}",
                             "{{ range(1)[0] }}{{ messages[0].content }}",
                             "{{- (0.5)|string }}",
-                            "{{ '{{ .System }}' if false else 'x' }}"})
+                            "{{ '{{ .System }}' if false else 'x' }}",
+                            "{{ '{{ if .System }}' if true else 'x' }}",
+                            "{{ 'a' }}{# {{ range .Messages }} #}",
+                            "{% raw %}{{ if .System }}{% endraw %}"})
     EXPECT_EQ(refusal(chat_texts(jinja), kChat).substr(0, 9), "accepted:") << jinja;
+  // What is wrong with a Jinja template that speaks of Go's is told as what it is.
+  const std::string wrong = refusal(chat_texts("{{ '{{ if .System }}' + }}"), kChat);
+  EXPECT_NE(wrong.find("line 1: "), std::string::npos) << wrong;
 }
 
 /// Templates by name, as a list or an object, as Transformers takes them.

@@ -4,7 +4,9 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <vector>
 
+#include "text/jinja/lexer.h"
 #include "text/jinja/parser.h"
 
 namespace ferry::text {
@@ -29,9 +31,30 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
 }
 
-/// Whether it is of Go's template language, as Ollama's are: expressions begin with a dot, which what is Jinja has only
-/// in texts, and statements stand in {{ }}.
-bool is_go(std::string_view source, bool is_jinja) {
+constexpr std::string_view kGoWords[] = {"if", "range", "with"};
+
+/// Whether it is of Go's template language, as Ollama's are: expressions begin with a dot, and statements stand in
+/// {{ }}. Of what Jinja's lexer reads, so that what stands in a Jinja text is none of it; `{{ if .Name }}` is Jinja
+/// too, the field of a variable, which nobody calls so.
+bool is_go(const std::vector<jinja::Token>& tokens) {
+  using Kind = jinja::Token::Kind;
+  const auto at = [&](size_t i) -> const jinja::Token& {
+    return tokens[std::min(i, tokens.size() - 1)];
+  };
+  const auto is_dot = [&](size_t i) { return at(i).kind == Kind::kOperator && at(i).text == "."; };
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (at(i).kind != Kind::kPrintBegin) continue;
+    if (is_dot(i + 1) && at(i + 2).kind == Kind::kName) return true;
+    const bool word =
+        at(i + 1).kind == Kind::kName &&
+        std::find(std::begin(kGoWords), std::end(kGoWords), at(i + 1).text) != std::end(kGoWords);
+    if (word && is_dot(i + 2)) return true;
+  }
+  return false;
+}
+
+/// The same of a text that Jinja's lexer does not read: it has no "$", and no ":=".
+bool is_go(std::string_view source) {
   for (size_t at = source.find("{{"); at != source.npos; at = source.find("{{", at + 2)) {
     const size_t begin = source.find_first_not_of("- \t\r\n", at + 2);
     if (begin == source.npos) return false;
@@ -39,11 +62,12 @@ bool is_go(std::string_view source, bool is_jinja) {
     const auto is_name = [&](size_t i) {
       return i < rest.size() && ((rest[i] >= 'A' && rest[i] <= 'Z') || rest[i] == '_');
     };
-    if (!is_jinja && rest[0] == '.' && is_name(1)) return true;
-    for (const std::string_view word : {"if ", "range ", "with "}) {
+    if (rest[0] == '.' && is_name(1)) return true;
+    for (const std::string_view word : kGoWords) {
       if (!rest.starts_with(word)) continue;
       const size_t next = rest.find_first_not_of(' ', word.size());
-      if (next != rest.npos && (rest[next] == '.' || rest[next] == '$')) return true;
+      if (next > word.size() && next != rest.npos && (rest[next] == '.' || rest[next] == '$'))
+        return true;
     }
   }
   return false;
@@ -59,16 +83,15 @@ Result<ChatTemplate> ChatTemplate::parse(std::string_view source, const std::str
                 "template (Jinja)",
                 path,
                 name);
-  Result<jinja::NodePtr> root = jinja::parse(source, path);
-  if (is_go(source, root.has_value()))
+  const Result<std::vector<jinja::Token>> tokens = jinja::tokenize(source, path);
+  if (tokens ? is_go(*tokens) : is_go(source))
     return fail(Code::kInvalidInput,
                 "{}: is a template in Go's language, as Ollama's are, and not in Jinja: give the "
                 "model's own",
                 path);
-  if (!root) return tl::unexpected(root.error());
   ChatTemplate t;
   t.path_ = path;
-  t.root_ = *std::move(root);
+  TRY_ASSIGN(t.root_, jinja::parse(source, path));
   return t;
 }
 

@@ -110,6 +110,16 @@ TEST(ChatTemplate, IsLimited) {
   refused("{{ -9223372036854775807 - 2 }}");
   refused("{{ 10 ** 99 }}");
   refused("{{ 'a'|replace('', 'x' * 999999)|replace('', 'x' * 999999) }}");
+  for (const char* wide :
+       {"{{ '%99999999999d' % 1 }}",
+        "{{ '%*s' % (9223372036854775807, 'a') }}",
+        "{{ '%-*s' % (-9223372036854775807 - 1, 'a') }}",
+        "{{ '%.99999f' % 1.5 }}",
+        "{{ '{:099999999,}'.format(1) }}",
+        "{{ '{:>{}}'.format('a', 99999999) }}",
+        "{{ ('{0:900000}' * 99).format(1) }}",
+        "{% for i in range(999) %}{{ '{:0999999,}'.format(1)|length }}{% endfor %}"})
+    refused(wide);
   for (const char* piece : {"(", "[", "{", "not ", "-", "x[", "x(", "'a' if "})
     for (const size_t times : {size_t{99}, size_t{100000}}) {
       std::string source = "{{ ";

@@ -321,6 +321,46 @@ EXPRESSIONS = [
 ]
 
 
+# Values by a pattern, Python's two ways: what is written, and what is refused.
+FORMATS = [
+    "{{ '%s is %d, %5.2f|%-6s|%06d|%x' % ('a', 3, 2.5, 'b', -42, 255) }} {{ '%s' % 'x' }} {{ '%s' % [1, 'a'] }} {{ '%r' % 'it' }} {{ '%(a)s-%(b)03d' % {'a': 'q', 'b': 7} }} {{ '100%%' % () }}",
+    "{{ '%s, %s'|format('a', 2) }} {{ '%(n)s'|format(n=none) }} {{ 5|format }} {{ ['%s', '<%s>']|map('format', 1)|list }} {{ '%c%c' % (65, '中') }} {{ '%.2s|' % 'é中a' }} {{ '%5s|' % '中' }} {{ '%*d|%-*d|%.*f' % (4, 1, 4, 2, 1, 2.25) }}",
+    "{{ '{} {}'.format(1, 'a') }} {{ '{1}{0}{1}'.format('a', 'b') }} {{ '{n:>5}|{n:<5}|{n:^5}|{n:*^6}'.format(n='ab') }} {{ '{:,} {:_} {:08.3f} {:+d} {:x} {:#b} {:e} {:.1%}'.format(1234567, 1234567, 3.14159, 5, 255, 5, 12345.678, 0.25) }} {{ '{{}} {{{}}}'.format(1) }}",
+    "{{ '{0.a.b} {0[a][b]} {1[1]}'.format({'a': {'b': 5}}, ['x', 'y']) }} {{ '{!r} {!s:>4}|'.format('a', 1) }} {{ '{:{}{}}'.format('x', '>', 4) }} {{ '{:{w}.{p}f}'.format(2.5, w=7, p=2) }} {{ '{a}{b}'.format_map({'a': 1, 'b': none}) }} {{ '{}'.format(true) }}{{ '{:d}'.format(true) }} {{ '{}'.format([1.0]) }}",
+    "{{ '{:.3} {:.3} {:.3} {:.1} {:.5}'.format(123.0, 12.0, 0.00001234, 5.5, 100000.0) }} {{ '{:g} {:G} {:#g} {:n}'.format(1e20, 1e-10, 1.5, 2.5) }} {{ '{:010,}|{:011,.1f}|{:_x}|{:09,}'.format(1234, 1234.5, 65535, 12345) }} {{ '{:05}|{:<05}|{:5}|{:05}'.format('ab', 'ab', true, -3) }} {{ '{:中>4}'.format(1) }} {{ '{:c}'.format(65) }}",
+    "{{ '%s|' % nope }} {{ 'abc' % [1] }} {{ 'abc' % {} }} {{ '%s' % {'a': 1} }} {{ '{}|'.format(nope) }} {{ '%.3d %+d % d %#x %#o' % (5, 5, 5, 255, 8) }} {{ '%d' % 3.99 }} {{ '%i %u' % (true, 2) }} {{ '%.0f %.0f %g %#.3g' % (0.5, 1.5, 0.0001, 1.0) }}",
+    "{{ '{0.nope}|'.format({'a': 1}) }}", "{{ '{0.__class__}|'.format('a') }}",
+    "{{ '%d' % 'a' }}", "{{ '%d' % none }}", "{{ '%x' % 1.5 }}", "{{ '%s %s' % 'a' }}", "{{ '%s' % ('a', 'b') }}", "{{ 'abc' % 1 }}", "{{ '%(a)s' % 1 }}", "{{ '%(a)s' % {} }}", "{{ '%' % 1 }}", "{{ '%5%' % () }}", "{{ '%-5%' % (1,) }}",
+    "{{ '%q' % 1 }}", "{{ '%c' % 'ab' }}", "{{ '%(a' % {'a': 1} }}", "{{ '%(a)s %s' % {'a': 1} }}", "{{ '%s %(a)s' % {'a': 1} }}", "{{ '%*d' % ('a', 1) }}", "{{ '%s'|format(1, a=2) }}", "{{ '%d' % nope }}",
+    "{{ '{}'.format() }}", "{{ '{a}'.format() }}", "{{ '{'.format(1) }}", "{{ '}'.format(1) }}", "{{ '{0} {}'.format(1, 2) }}", "{{ '{} {0}'.format(1, 2) }}", "{{ '{:d}'.format('a') }}", "{{ '{:s}'.format(1) }}",
+    "{{ '{:>5}'.format(none) }}", "{{ '{:5}'.format([1]) }}", "{{ '{:=5}'.format('a') }}", "{{ '{:+}'.format('a') }}", "{{ '{:-}'.format('a') }}", "{{ '{:->4}'.format('a') }}", "{{ '{:,}'.format('a') }}", "{{ '{:.2}'.format(3) }}",
+    "{{ '{:.}'.format(3.5) }}", "{{ '{:,x}'.format(3) }}", "{{ '{:5q}'.format(3) }}", "{{ '{!z}'.format(3) }}", "{{ '{!r'.format(3) }}", "{{ '{0[}'.format([1]) }}", "{{ '{0[]}'.format([1]) }}", "{{ '{0.}'.format([1]) }}",
+    "{{ '{0[0]x}'.format([1]) }}", "{{ '{:{:{}}}'.format(1, 2, 3) }}", "{{ '{a{b}}'.format(a=1) }}", "{{ '{a}'.format_map(1) }}", "{{ '{a}'.format_map({'a': 1}, 2) }}", "{{ '{:,_}'.format(1) }}", "{{ '{:c}'.format(-1) }}", "{{ '{:5'.format(1) }}",
+]
+
+
+class DrawnFormats:
+    """One value by one pattern."""
+
+    VALUES = ["0", "5", "-42", "1234567", "3.5", "-0.5", "0.0", "-0.0", "1e16", "123456789.125", "1.5e-7", "2.675", "99.995", "(inf|float)", "(-(inf|float))", "(nan|float)",
+              "true", "none", "'abc'", "''", "'é中a'", "\"it's\"", "[1, 'a']", "{'a': 1}", "nope", "9223372036854775807"]
+
+    def __init__(self, seed):
+        self.draw = random.Random(seed)
+
+    def template(self):
+        some = self.draw.choice
+        value = some(self.VALUES)
+        if self.draw.randint(0, 1):
+            flags = "".join(some(["", "", some("-+ #0")]) for _ in range(2))
+            pattern = "%" + flags + some(["", "1", "7", "14"]) + some(["", "", ".", ".0", ".1", ".3", ".12"]) + some(["", "", "l"]) + some("diouxXeEfFgGcrsq")
+            return "{{ '<" + pattern + ">' % (" + value + ",) }}"
+        align = some(["", "", some("<>^="), some("*0-中") + some("<>^=")])
+        spec = align + some(["", "", "+", " ", "-"]) + some(["", "", "#"]) + some(["", "", "0"]) + some(["", "1", "7", "14"]) + some(["", "", ",", "_"])
+        spec += some(["", "", "", ".0", ".1", ".3", ".12"]) + some(["", "", *"bcdeEfFgGnosxX%"])
+        return "{{ '<{" + some(["", "", "!r", "!s"]) + some([":" + spec, ":" + spec, ":" + spec, ""]) + "}>'.format(" + value + ") }}"
+
+
 class Drawn:
     """Templates that use generators wherever they can, also those that a loop goes through right now."""
 
@@ -372,7 +412,7 @@ def main(path, *files):
     def add(name, template, context):
         try:
             expected = env.from_string(template).render(**context)
-        except (jinja2.exceptions.TemplateError, jinja2.exceptions.SecurityError, TypeError, ZeroDivisionError, ValueError, SyntaxError) as e:
+        except (jinja2.exceptions.TemplateError, jinja2.exceptions.SecurityError, TypeError, ZeroDivisionError, ValueError, SyntaxError, LookupError, OverflowError) as e:
             print(f"{name}: refused: {e}", file=sys.stderr)
             expected = None
         cases.append({"name": name, "template": template, "context": context, "expected": expected})
@@ -393,6 +433,11 @@ def main(path, *files):
     draws = Drawn(1)
     for i in range(0 if files else drawn):
         add(f"generators {i}", draws.template(), {"x": 2})
+    for i, template in enumerate([] if files else FORMATS):
+        add(f"formats {i}", template, {"x": 2})
+    formats = DrawnFormats(2)
+    for i in range(0 if files else 6 * drawn):
+        add(f"drawn formats {i}", formats.template(), {"inf": "inf", "nan": "nan"})
     with open(path, "w", encoding="utf-8") as f:
         json.dump(cases, f, ensure_ascii=False, indent=1)
         f.write("\n")

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "base/json.h"
+#include "text/jinja/format.h"
 #include "text/utf8.h"
 
 namespace ferry::text::jinja {
@@ -682,7 +683,29 @@ Value map_or_select(const std::string& name, const Value& v, const Arguments& ar
                    });
 }
 
+/// Its pattern's values by place, or by name.
+Value format_filter(Interpreter& in, const Value& v, const Arguments& args) {
+  if (!args.positional.empty() && !args.named.empty())
+    throw TemplateError("the filter format takes values by place or by name, not both");
+  spend_on(in, v, args);
+  return percent_format(
+      in, in.str(v), args.named.empty() ? Value(args.positional, true) : Value(args.named));
+}
+
 // ---- methods
+
+/// format, and format_map, which takes the values by name as one dict.
+Value format_method(Interpreter& in,
+                    const std::string& s,
+                    const std::string& name,
+                    const Arguments& args) {
+  if (name == "format") return brace_format(in, s, args);
+  Reader reader(name, args);
+  const Value& by_name = reader.required("mapping");
+  reader.done();
+  if (!by_name.is(Kind::kDict)) throw TemplateError("format_map needs a dict");
+  return brace_format(in, s, {{}, by_name.dict()});
+}
 
 Value find_in(Interpreter& in, const std::string& s, const std::string& what, bool from_right) {
   in.spend_search(s.size(), what.size());
@@ -898,6 +921,7 @@ Value apply_filter(Interpreter& in,
                    const Arguments& args) {
   if (name == "count") return apply_filter(in, "length", v, args);
   if (maps_or_selects(name)) return map_or_select(name, v, args);
+  if (name == "format") return format_filter(in, v, args);
   const auto it = filters().find(name);
   if (it == filters().end())
     throw TemplateError(fmt::format("there is no filter {}", printable(name)));
@@ -954,6 +978,13 @@ bool apply_test(Interpreter& in, const std::string& name, const Value& v, const 
 }
 
 Value method(const Value& of, const std::string& name) {
+  if (of.is(Kind::kText) && (name == "format" || name == "format_map"))
+    return Value(Callable{name,
+                          [of, name](Interpreter& in, const Arguments& args) {
+                            spend_on(in, of, args);
+                            return format_method(in, of.text(), name, args);
+                          }},
+                 {of});
   if (of.is(Kind::kText)) {
     const auto it = text_methods().find(name);
     if (it == text_methods().end()) return Value::undefined(name);

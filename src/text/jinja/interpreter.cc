@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "text/jinja/builtins.h"
+#include "text/jinja/format.h"
 #include "text/utf8.h"
 
 namespace ferry::text::jinja {
@@ -541,6 +542,7 @@ Value Interpreter::filter(const Node& node, const ScopePtr& scope, const std::st
 }
 
 Value Interpreter::arithmetic(const std::string& op, const Value& a, const Value& b) {
+  if (op == "%" && a.is(Value::Kind::kText)) return percent_format(*this, a.text(), b);
   for (const Value* v : {&a, &b})
     if (v->is_undefined())
       throw TemplateError(fmt::format("{} is undefined", printable(v->text())));
