@@ -277,6 +277,58 @@ TEST(GgufDeepSeek, TheHeaderIsTheConfigOfTheHub) {
   }
 }
 
+/// A file with the module that predicts further tokens, or that announces one and has none, is the same model as one
+/// without: bit for bit. (Fails where the module is taken for a layer, or refused.)
+TEST(GgufDeepSeek, WhatPredictsFurtherTokensIsLeftOut) {
+  using Prediction = SmallDeepSeek::Prediction;
+  for (const GgufType type : {GgufType::kF32, GgufType::kQ8_0}) {
+    SCOPED_TRACE(to_string(type));
+    Gguf without(small_deepseek_gguf({.type = type}));
+    const std::vector<float> expected = logits_of(*without.load());
+    for (const Prediction prediction : {Prediction::kAnnounced, Prediction::kStored}) {
+      Gguf with(small_deepseek_gguf({.type = type, .prediction = prediction}));
+      EXPECT_EQ(with.source().names(), without.source().names());
+      EXPECT_EQ(with.source().config_json(), without.source().config_json());
+      EXPECT_EQ(logits_of(*with.load()), expected);
+      EXPECT_EQ(with.source().reading_notes().value(),
+                std::vector<std::string>{
+                    "its multi-token prediction is not read: the model is made without"});
+    }
+    EXPECT_EQ(without.source().reading_notes().value(), std::vector<std::string>{});
+  }
+}
+
+/// (What is computed with: llama.cpp's own reader of deepseek2.)
+TEST(GgufDeepSeek, StretchedRopeIsReadAsLlamaCppDoes) {
+  const auto scaling = [](const char* type, float factor, float multiplier) {
+    GgufBuilder b = small_deepseek_gguf({.stretched = false});
+    if (type != nullptr) b.text("deepseek2.rope.scaling.type", type);
+    b.real("deepseek2.rope.scaling.factor", factor)
+        .real("deepseek2.rope.scaling.yarn_log_multiplier", multiplier)
+        .real("deepseek2.rope.scaling.yarn_beta_fast", 16);
+    const std::string bytes = b.bytes();
+    const auto model =
+        GgufModel::of(GgufFile::parse(std::as_bytes(std::span(bytes)), "test.gguf").value());
+    return model ? nlohmann::json::parse(model->config_json()).at("rope_scaling")
+                 : nlohmann::json(model.error().message);
+  };
+  EXPECT_EQ(scaling("yarn", 8, 0.1f),
+            (nlohmann::json{{"type", "yarn"},
+                            {"mscale", 1.0},
+                            {"mscale_all_dim", 1.0},
+                            {"factor", 8.0},
+                            {"beta_fast", 32.0},
+                            {"beta_slow", 1.0},
+                            {"original_max_position_embeddings", 512}}));  // context_length
+  EXPECT_TRUE(scaling("yarn", 1, 0.1f).is_null());
+  EXPECT_TRUE(scaling("none", 8, 0.1f).is_null());
+  EXPECT_TRUE(scaling(nullptr, 1, 0.1f).is_null());
+  EXPECT_NE(scaling("yarn", 8, 0).get<std::string>().find("yarn_log_multiplier\" is 0"),
+            std::string::npos);
+  EXPECT_NE(scaling(nullptr, 8, 0.1f).get<std::string>().find("without the kind of stretching"),
+            std::string::npos);
+}
+
 TEST(GgufDeepSeek, ExpertsKeepTheirCodes) {
   for (const GgufType type : kCoded) {
     SCOPED_TRACE(to_string(type));

@@ -1,6 +1,8 @@
 // See small_gguf.h.
 #include "small_gguf.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <cstring>
 
@@ -172,10 +174,11 @@ void add_mlp(
   add_matrix(b, at + "ffn_down" + kind + ".weight", kHidden, inner, type);
 }
 
-GgufBuilder begin_model(const std::string& arch, GgufType type, bool tied, int64_t vocab) {
+GgufBuilder begin_model(
+    const std::string& arch, GgufType type, bool tied, int64_t vocab, uint32_t blocks = 2) {
   GgufBuilder b;
   b.text("general.architecture", arch)
-      .number(arch + ".block_count", 2)
+      .number(arch + ".block_count", blocks)
       .number(arch + ".embedding_length", kHidden)
       .number(arch + ".feed_forward_length", kInner)
       .number(arch + ".context_length", 512)
@@ -212,7 +215,9 @@ GgufBuilder small_deepseek_gguf(const SmallDeepSeek& of) {
   const GgufType type = of.type;
   // Rows of keys that are turned over have few columns: no block of 256 is one.
   const GgufType narrow = block_of(type).elements > kKeys ? GgufType::kQ8_0 : type;
-  GgufBuilder b = begin_model(arch, type, false, 96);
+  using Prediction = SmallDeepSeek::Prediction;
+  const bool predicts = of.prediction != Prediction::kNone;
+  GgufBuilder b = begin_model(arch, type, false, 96, predicts ? 3 : 2);
   const auto number = [&](const char* key, int64_t v) {
     b.number(arch + "." + key, static_cast<uint32_t>(v));
   };
@@ -243,12 +248,16 @@ GgufBuilder small_deepseek_gguf(const SmallDeepSeek& of) {
     number("expert_group_used_count", 2);
     number("attention.q_lora_rank", kQueries);
   }
-  b.text(arch + ".rope.scaling.type", "yarn");
-  b.real(arch + ".rope.scaling.factor", 8.0f);
-  number("rope.scaling.original_context_length", 64);
-  b.real(arch + ".rope.scaling.yarn_log_multiplier", 0.0707f);
-  for (const char* at : {"blk.0.", "blk.1."}) {
-    const std::string block = at;
+  if (of.stretched) {
+    b.text(arch + ".rope.scaling.type", "yarn");
+    b.real(arch + ".rope.scaling.factor", 8.0f);
+    number("rope.scaling.original_context_length", 64);
+    b.real(arch + ".rope.scaling.yarn_log_multiplier", 0.0707f);
+  }
+  if (predicts) number("nextn_predict_layers", 1);
+  std::vector<std::string> blocks = {"blk.0.", "blk.1."};
+  if (of.prediction == Prediction::kStored) blocks.emplace_back("blk.2.");
+  for (const std::string& block : blocks) {
     add_norm(b, block + "attn_norm.weight", kHidden);
     if (of.v3) {
       add_matrix(b, block + "attn_q_a.weight", kQueries, kHidden, type);
@@ -277,6 +286,14 @@ GgufBuilder small_deepseek_gguf(const SmallDeepSeek& of) {
     b.drawn(block + "ffn_up_exps.weight", {kExperts, kExpertInner, kHidden}, type, 1.0 / 16);
     b.drawn(block + "ffn_down_exps.weight", {kExperts, kHidden, kExpertInner}, type, 1.0 / 16);
     add_mlp(b, block, "_shexp", kExpertInner, type);
+  }
+  if (of.prediction ==
+      Prediction::kStored) {  // what such a block has more, as llama.cpp's converter names it
+    add_matrix(b, "blk.2.nextn.eh_proj.weight", kHidden, 2 * kHidden, type);
+    for (const char* norm : {"enorm", "hnorm", "shared_head_norm"})
+      add_norm(b, fmt::format("blk.2.nextn.{}.weight", norm), kHidden);
+    add_matrix(b, "blk.2.nextn.embed_tokens.weight", 96, kHidden, type);
+    add_matrix(b, "blk.2.nextn.shared_head_head.weight", 96, kHidden, type);
   }
   return b;
 }

@@ -43,8 +43,11 @@ GgufBuilder small_llama_gguf(GgufType type, bool tied, int64_t vocab = 96);
 /// A deepseek2 of two blocks, dense and with experts, with all matrices of the type but the router's.
 struct SmallDeepSeek {
   GgufType type = GgufType::kF32;
-  bool v3 = true;     // a sigmoid gate with a bias and groups, queries of low rank
-  bool split = true;  // keys and values of the latent in two tensors
+  bool v3 = true;         // a sigmoid gate with a bias and groups, queries of low rank
+  bool split = true;      // keys and values of the latent in two tensors
+  bool stretched = true;  // RoPE, by YaRN
+  /// One more block, which predicts further tokens, is announced; whether it is there.
+  enum class Prediction { kNone, kAnnounced, kStored } prediction = Prediction::kNone;
 };
 GgufBuilder small_deepseek_gguf(const SmallDeepSeek& of);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 
@@ -310,18 +311,122 @@ Result<void> place_tensors(std::map<std::string, GgufTensor, std::less<>>& tenso
 
 }  // namespace
 
+std::vector<std::string> gguf_files(const std::string& path) {
+  // "...-00001-of-00003.gguf"
+  constexpr std::string_view kFirst = "-00001-of-", kEnding = ".gguf";
+  constexpr size_t kDigits = 5, kTail = kFirst.size() + kDigits + kEnding.size();
+  if (path.size() < kTail || !path.ends_with(kEnding)) return {path};
+  const std::string stem = path.substr(0, path.size() - kTail);
+  const std::string_view tail = std::string_view(path).substr(stem.size());
+  int count = 0;
+  const char* const digits = tail.data() + kFirst.size();
+  const auto [end, error] = std::from_chars(digits, digits + kDigits, count);
+  if (!tail.starts_with(kFirst) || error != std::errc() || end != digits + kDigits || count < 1)
+    return {path};
+  std::vector<std::string> files;
+  for (int i = 1; i <= count; ++i)
+    files.push_back(fmt::format("{}-{:05}-of-{:05}.gguf", stem, i, count));
+  return files;
+}
+
 Result<GgufFile> GgufFile::open(const std::string& path) {
-  TRY_ASSIGN(MappedFile mapped, MappedFile::open(path));
-  auto shared = std::make_shared<const MappedFile>(std::move(mapped));
-  TRY_ASSIGN(GgufFile file, parse(shared->bytes(), path));
-  file.mapped_ = std::move(shared);
+  TRY_ASSIGN(GgufFile file, map_part(path));
+  TRY_ASSIGN(const int64_t count, file.split_value("split.count", 1));
+  if (count <= 1) return file;
+  TRY_ASSIGN(const int64_t number, file.split_value("split.no", 0));
+  const std::vector<std::string> files = gguf_files(path);
+  if (number != 0)
+    return fail(Code::kInvalidInput,
+                "{}: is file {} of {} that make one model; name the first (its name ends in "
+                "-00001-of-{:05}.gguf)",
+                path,
+                number + 1,
+                count,
+                count);
+  if (std::ssize(files) != count)
+    return fail(
+        Code::kInvalidInput,
+        "{}: is the first of {} files that make one model, and not called so: its name must end in "
+        "-00001-of-{:05}.gguf and the others lie beside it; or join them (llama-gguf-split "
+        "--merge)",
+        path,
+        count,
+        count);
+  TRY(file.add_others(files));
   return file;
 }
 
+Result<GgufFile> GgufFile::map_part(const std::string& path) {
+  TRY_ASSIGN(MappedFile mapped, MappedFile::open(path));
+  auto shared = std::make_shared<const MappedFile>(std::move(mapped));
+  TRY_ASSIGN(GgufFile file, parse_part(shared->bytes(), path));
+  file.parts_[0].mapped = std::move(shared);
+  return file;
+}
+
+Result<int64_t> GgufFile::split_value(const char* key, int64_t otherwise) const {
+  constexpr int64_t kMost = int64_t{1} << 31;
+  return has(key) ? integer(key, 0, kMost) : Result<int64_t>(otherwise);
+}
+
+/// The tensors of the others; what their headers say beside how they belong together is not read, as by llama.cpp.
+Result<void> GgufFile::add_others(const std::vector<std::string>& files) {
+  for (size_t i = 1; i < files.size(); ++i) {
+    TRY_ASSIGN(const bool there, is_there(files[i]));
+    if (!there)
+      return fail(Code::kNotFound,
+                  "{}: is missing, file {} of {} that make one model; fetch it, too",
+                  files[i],
+                  i + 1,
+                  files.size());
+    TRY_ASSIGN(const GgufFile other, map_part(files[i]));
+    TRY_ASSIGN(const int64_t number, other.split_value("split.no", 0));
+    TRY_ASSIGN(const int64_t count, other.split_value("split.count", 1));
+    if (number != static_cast<int64_t>(i) || count != std::ssize(files))
+      return fail(Code::kCorrupt,
+                  "{}: calls itself file {} of {}, not {} of {}; fetch it again",
+                  files[i],
+                  number + 1,
+                  count,
+                  i + 1,
+                  files.size());
+    for (const auto& [name, tensor] : other.tensors_) {
+      const auto [it, fresh] = tensors_.emplace(name, tensor);
+      if (!fresh)
+        return fail(Code::kCorrupt,
+                    "{}: the tensor {} is in {} as well",
+                    files[i],
+                    printable(name),
+                    files[it->second.part]);
+      it->second.part = i;
+    }
+    parts_.push_back(other.parts_[0]);
+  }
+  TRY_ASSIGN(const int64_t tensors, split_value("split.tensors.count", std::ssize(tensors_)));
+  if (tensors == std::ssize(tensors_)) return {};
+  return fail(Code::kCorrupt,
+              "{}: announces {} tensors in {} files, which hold {}; fetch them again",
+              path_,
+              tensors,
+              files.size(),
+              tensors_.size());
+}
+
 Result<GgufFile> GgufFile::parse(std::span<const std::byte> bytes, std::string path) {
+  TRY_ASSIGN(GgufFile file, parse_part(bytes, std::move(path)));
+  TRY_ASSIGN(const int64_t count, file.split_value("split.count", 1));
+  if (count <= 1) return file;
+  return fail(
+      Code::kInvalidInput,
+      "{}: is one of {} files that make one model; join them first (llama-gguf-split --merge)",
+      file.path_,
+      count);
+}
+
+Result<GgufFile> GgufFile::parse_part(std::span<const std::byte> bytes, std::string path) {
   GgufFile file;
   file.path_ = std::move(path);
-  file.file_ = bytes;
+  file.parts_.push_back({nullptr, bytes});
   const std::string& p = file.path_;
   Reader in(bytes, p);
   TRY_ASSIGN(const uint32_t magic, in.fixed<uint32_t>("the magic number"));
@@ -349,13 +454,6 @@ Result<GgufFile> GgufFile::parse(std::span<const std::byte> bytes, std::string p
     if (!file.values_.emplace(key, std::move(value)).second)
       return fail(Code::kCorrupt, "{}: the value {} is given twice", p, printable(key));
   }
-  if (const auto it = file.values_.find("split.count"); it != file.values_.end())
-    if (const int64_t* n = std::get_if<int64_t>(&it->second); n != nullptr && *n > 1)
-      return fail(
-          Code::kInvalidInput,
-          "{}: is one of {} files that make one model; join them first (llama-gguf-split --merge)",
-          p,
-          *n);
   for (uint64_t i = 0; i < tensors; ++i) {
     TRY_ASSIGN(GgufTensor t, read_tensor(in, p));
     std::string name = t.name;
@@ -374,7 +472,13 @@ const GgufTensor* GgufFile::find(std::string_view name) const {
 }
 
 std::span<const std::byte> GgufFile::bytes(const GgufTensor& t) const {
-  return file_.subspan(t.begin, t.bytes);
+  return parts_[t.part].bytes.subspan(t.begin, t.bytes);
+}
+
+std::vector<std::span<const std::byte>> GgufFile::all_bytes() const {
+  std::vector<std::span<const std::byte>> all;
+  for (const Part& p : parts_) all.push_back(p.bytes);
+  return all;
 }
 
 Result<int64_t> GgufFile::integer(std::string_view key, int64_t low, int64_t high) const {

@@ -25,7 +25,8 @@ struct GgufTensor {
   std::string name;
   GgufType type = GgufType::kF32;
   Shape shape;         // outermost first (the file has them the other way round)
-  uint64_t begin = 0;  // bytes, from the start of the file
+  size_t part = 0;     // the file that holds it, of a model in several
+  uint64_t begin = 0;  // bytes, from the start of that file
   uint64_t bytes = 0;
 };
 
@@ -40,18 +41,22 @@ using GgufValue = std::variant<int64_t,
                                std::vector<bool>,
                                std::vector<std::string>>;
 
-/// A file that was checked whole when it was opened; cheap to copy, the copies share the mapping.
-/// Thread rule: reading from several threads is fine.
+/// The files of a model that llama-gguf-split wrote, if the path's name is that of the first ("-00001-of-00003.gguf");
+/// else the path alone.
+std::vector<std::string> gguf_files(const std::string& path);
+
+/// A file that was checked whole when it was opened, or all files of a model in several, of which the first has the
+/// header; cheap to copy, the copies share the mapping. Thread rule: reading from several threads is fine.
 class GgufFile {
  public:
   /// Errors    kNotFound, kUnavailable (cannot be mapped); kCorrupt: not GGUF, cut short, counts
   ///           or lengths beyond the file, sizes beyond 64 bits, an alignment that is no power of
   ///           two, tensors outside the file or over each other, a name or key given twice;
-  ///           kInvalidInput: sound but not for Ferry (big-endian, version 1, one of several
+  ///           kInvalidInput: sound but not for Ferry (big-endian, version 1, a later one of several
   ///           files, a type of element that it does not decode). Messages name the path, the key
   ///           or tensor, and the place.
   static Result<GgufFile> open(const std::string& path);
-  /// The same for bytes in memory, which must outlive the object. `path` is for messages.
+  /// The same for bytes in memory, which must outlive the object; of several files none. `path` is for messages.
   static Result<GgufFile> parse(std::span<const std::byte> file, std::string path);
 
   const std::string& path() const { return path_; }
@@ -59,10 +64,12 @@ class GgufFile {
   const std::map<std::string, GgufTensor, std::less<>>& tensors() const { return tensors_; }
   const GgufTensor* find(std::string_view name) const;  // nullptr: none
   std::span<const std::byte> bytes(const GgufTensor& tensor) const;
-  std::span<const std::byte> file_bytes() const { return file_; }
+  /// Of each file, in their order.
+  std::vector<std::span<const std::byte>> all_bytes() const;
   /// Lets go of the pages that were read (MappedFile::release).
   void release() const {
-    if (mapped_ != nullptr) mapped_->release();
+    for (const Part& p : parts_)
+      if (p.mapped != nullptr) p.mapped->release();
   }
 
   /// The header's value. Errors: kInvalidInput, naming the key: missing, or of another kind; an
@@ -75,9 +82,17 @@ class GgufFile {
   bool has(std::string_view key) const { return values_.find(key) != values_.end(); }
 
  private:
-  std::shared_ptr<const MappedFile> mapped_;  // none when parsed from memory
+  struct Part {
+    std::shared_ptr<const MappedFile> mapped;  // none when parsed from memory
+    std::span<const std::byte> bytes;
+  };
+  static Result<GgufFile> parse_part(std::span<const std::byte> bytes, std::string path);
+  static Result<GgufFile> map_part(const std::string& path);
+  Result<int64_t> split_value(const char* key, int64_t otherwise) const;
+  Result<void> add_others(const std::vector<std::string>& files);
+
+  std::vector<Part> parts_;
   std::string path_;
-  std::span<const std::byte> file_;
   std::map<std::string, GgufValue, std::less<>> values_;
   std::map<std::string, GgufTensor, std::less<>> tensors_;
 };

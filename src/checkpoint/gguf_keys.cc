@@ -24,9 +24,7 @@ constexpr std::string_view kRead[] = {"attention.head_count",
                                       "rope.freq_base",
                                       "rope.scaling.factor",
                                       "rope.scaling.original_context_length",
-                                      "rope.scaling.type",
-                                      "rope.scaling.yarn_beta_fast",
-                                      "rope.scaling.yarn_beta_slow"};
+                                      "rope.scaling.type"};
 
 /// The same of llama and qwen2 alone.
 constexpr std::string_view kReadOfLlama[] = {"rope.scale_linear"};
@@ -49,18 +47,23 @@ constexpr std::string_view kReadOfDeepSeek[] = {"attention.key_length_mla",
                                                 "rope.scaling.yarn_log_multiplier"};
 
 /// Those that say nothing: of LayerNorm, which these architectures have not; of llama's and qwen2's
-/// experts, of which there are none (expert_count); of the order of the rows of queries and keys,
-/// which converters name as they all write it; of what an embedding is made from the last layer; of
-/// the shape, which the tensors have.
+/// experts, of which there are none (expert_count); of YaRN what llama.cpp does not read of these
+/// architectures (checkpoint/gguf_model.cc tells where it is not what is computed with); of the order
+/// of the rows of queries and keys, which converters name as they all write it; of what an embedding
+/// is made from the last layer; of the shape, which the tensors have.
 constexpr std::string_view kSaysNothing[] = {"attention.layer_norm_epsilon",
                                              "expert_used_count",
                                              "pooling_type",
                                              "rope.scaling.finetuned",
+                                             "rope.scaling.yarn_attn_factor",
+                                             "rope.scaling.yarn_beta_fast",
+                                             "rope.scaling.yarn_beta_slow",
+                                             "rope.scaling.yarn_ext_factor",
                                              "tensor_data_layout",
                                              "vocab_size"};
 
 /// Those that say nothing while they have one of these values. Of a factor, llama.cpp takes 0 for
-/// "none given".
+/// "none given"; but it multiplies RoPE's cosines and sines by rope.scaling.attn_factor, whatever it is.
 struct Neutral {
   std::string_view key;
   double first, second;
@@ -78,9 +81,8 @@ constexpr Neutral kNeutral[] = {{"attention.causal", 1, 1},
                                 {"nextn_predict_layers", 0, 0},
                                 {"residual_scale", 0, 1},
                                 {"rope.scale_linear", 0, 1},
-                                {"rope.scaling.attn_factor", 0, 1},
-                                {"rope.scaling.yarn_attn_factor", 1, 1},
-                                {"rope.scaling.yarn_ext_factor", 1, 1}};
+                                {"rope.scaling.attn_factor", 1, 1},
+                                {"rope.scaling.yarn_log_multiplier", 0, 0}};
 
 std::optional<double> number_of(const GgufValue& value) {
   if (const auto* i = std::get_if<int64_t>(&value)) return static_cast<double>(*i);

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <charconv>
 #include <cstring>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/alive.h"
@@ -174,7 +175,7 @@ Result<ordered_json> common_config(const Header& h) {
   return j;
 }
 
-/// How RoPE is stretched: its name, "none" where it is not; `silent` where the file has none.
+/// How RoPE is stretched: its name, "none" where it is not; `silent` where the file does not say.
 Result<std::string> rope_scaling_of(const Header& h,
                                     const std::vector<std::string>& known,
                                     const char* silent) {
@@ -190,30 +191,72 @@ Result<std::string> rope_scaling_of(const Header& h,
       fmt::join(known, ", "));
 }
 
-/// Adds to `yarn` what all architectures have in the header.
-Result<void> add_yarn(const Header& h, ordered_json& yarn) {
-  TRY_ASSIGN(yarn["factor"], h.number("rope.scaling.factor"));
-  TRY_ASSIGN(yarn["beta_fast"], h.number("rope.scaling.yarn_beta_fast", 32.0));
-  TRY_ASSIGN(yarn["beta_slow"], h.number("rope.scaling.yarn_beta_slow", 1.0));
+/// How far RoPE is stretched; an older name of it counts where the newer is missing, 0 is none.
+Result<double> rope_factor_of(const Header& h) {
+  TRY_ASSIGN(const double older, h.number("rope.scale_linear", 1.0));
+  TRY_ASSIGN(const double factor, h.number("rope.scaling.factor", older));
+  return factor == 0 ? 1 : factor;
+}
+
+// What llama.cpp computes YaRN with for these architectures, whatever their headers say: it reads
+// rope.scaling.yarn_* of others alone (of deepseek2 the logarithm's multiplier, below).
+constexpr double kYarnBetaFast = 32, kYarnBetaSlow = 1;
+
+/// By what YaRN makes the cosines and sines of llama and qwen2 larger there.
+double yarn_growth(double factor) { return 0.1 * math::log(factor) + 1; }
+
+/// Adds to `yarn` what all architectures have in the header. `context`: the positions of the model.
+Result<void> add_yarn(const Header& h, int64_t context, ordered_json& yarn) {
+  TRY_ASSIGN(yarn["factor"], rope_factor_of(h));
+  yarn["beta_fast"] = kYarnBetaFast;
+  yarn["beta_slow"] = kYarnBetaSlow;
+  TRY_ASSIGN(const int64_t original, h.size("rope.scaling.original_context_length", context));
+  yarn["original_max_position_embeddings"] = original == 0 ? context : original;
   return {};
 }
 
+/// Those of the header's values that llama.cpp does not read and that the model may have been made with: its converter
+/// writes what config.json says.
+Result<std::vector<std::string>> unread_yarn(const Header& h, bool deepseek) {
+  std::vector<std::string> notes;
+  TRY_ASSIGN(const double factor, rope_factor_of(h));
+  if (!h.has("rope.scaling.type") || factor == 1) return notes;
+  TRY_ASSIGN(const std::string type, h.file().text(h.key("rope.scaling.type")));
+  if (type != "yarn") return notes;
+  struct Value {
+    const char* key;
+    double computed, unset;  // what is computed with, and what stands for nothing
+  };
+  const Value values[] = {
+      {"rope.scaling.yarn_beta_fast", kYarnBetaFast, kYarnBetaFast},
+      {"rope.scaling.yarn_beta_slow", kYarnBetaSlow, kYarnBetaSlow},
+      {"rope.scaling.yarn_ext_factor", 1, -1},
+      {"rope.scaling.yarn_attn_factor", deepseek ? 1 : yarn_growth(factor), -1}};
+  for (const Value& v : values) {
+    TRY_ASSIGN(const double given, h.number(v.key, v.unset));
+    // Files have numbers rounded to f32, and people write them with few digits.
+    if (given == v.unset || std::fabs(given - v.computed) <= 1e-4) continue;
+    notes.push_back(fmt::format(
+        "its {} {} is not read, as by llama.cpp, which computes {} with {:.4g}: the model it was "
+        "made from may have another RoPE",
+        h.key(v.key),
+        given,
+        h.arch(),
+        v.computed));
+  }
+  return notes;
+}
+
 /// Stretched RoPE of llama and qwen2, as config.json has it; null: it is not. As llama.cpp reads it: a factor without a
-/// kind is linear, 0 and 1 are none, an older name of it counts where the newer is missing; YaRN's cosines and sines
-/// grow by 0.1 ln(factor) + 1.
+/// kind is linear, 1 is none; YaRN's cosines and sines grow by yarn_growth(), as those of a config.json that says
+/// nothing of them.
 Result<ordered_json> llama_scaling(const Header& h, int64_t context) {
   TRY_ASSIGN(const std::string kind, rope_scaling_of(h, {"linear", "yarn"}, "linear"));
-  if (kind == "none") return ordered_json(nullptr);
-  if (kind == "linear") {
-    TRY_ASSIGN(const double older, h.number("rope.scale_linear", 1.0));
-    TRY_ASSIGN(const double factor, h.number("rope.scaling.factor", older));
-    if (factor == 0 || factor == 1) return ordered_json(nullptr);
-    return ordered_json{{"rope_type", "linear"}, {"factor", factor}};
-  }
+  TRY_ASSIGN(const double factor, rope_factor_of(h));
+  if (kind == "none" || factor == 1) return ordered_json(nullptr);
+  if (kind == "linear") return ordered_json{{"rope_type", "linear"}, {"factor", factor}};
   ordered_json yarn = {{"rope_type", "yarn"}};
-  TRY(add_yarn(h, yarn));
-  TRY_ASSIGN(yarn["original_max_position_embeddings"],
-             h.size("rope.scaling.original_context_length", context));
+  TRY(add_yarn(h, context, yarn));
   return yarn;
 }
 
@@ -312,14 +355,17 @@ Result<void> add_deepseek_gate(const Header& h, ordered_json& j) {
   return {};
 }
 
-/// How many of the blocks are the model's: those behind them, whose tensors say so, predict further tokens
-/// (multi-token prediction), which no answer depends on.
+/// How many of the blocks are the model's: those behind them, whose tensors say so or that the file leaves out, predict
+/// further tokens (multi-token prediction), which no answer depends on.
 Result<int64_t> layers_without_prediction(const Header& h, int64_t blocks) {
   TRY_ASSIGN(const int64_t predicting, h.size("nextn_predict_layers", 0));
   const int64_t first = blocks - predicting;
-  const bool stored = predicting > 0 && first > 0 &&
-                      h.file().find(fmt::format("blk.{}.nextn.eh_proj.weight", first)) != nullptr;
-  return stored ? first : blocks;
+  if (predicting == 0 || first <= 0) return blocks;
+  const auto& tensors = h.file().tensors();
+  const std::string block = fmt::format("blk.{}.", first);
+  const auto it = tensors.lower_bound(block);
+  const bool left_out = it == tensors.end() || !it->first.starts_with(block);
+  return left_out || h.file().find(block + "nextn.eh_proj.weight") != nullptr ? first : blocks;
 }
 
 /// Adds what DeepSeek V2, V3 and R1 have.
@@ -368,26 +414,31 @@ Result<void> add_deepseek_config(const Header& h, ordered_json& j) {
   j["architectures"] =
       ordered_json::array({v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM"});
   j["num_nextn_predict_layers"] = 0;
-  TRY_ASSIGN(const std::string scaling, rope_scaling_of(h, {"yarn"}, "none"));
+  TRY_ASSIGN(const std::string scaling, rope_scaling_of(h, {"yarn"}, ""));
   j["rope_scaling"] = nullptr;
-  if (scaling == "none") {
-    TRY_ASSIGN(const double factor, h.number("rope.scaling.factor", 1.0));
-    if (factor == 0 || factor == 1) return {};
+  TRY_ASSIGN(const double factor, rope_factor_of(h));
+  if (scaling == "none" || factor == 1) return {};
+  if (scaling.empty())
     return fail(Code::kInvalidInput,
                 "{}: \"{}\" is {} without the kind of stretching; Ferry reads yarn",
                 h.file().path(),
                 h.key("rope.scaling.factor"),
                 factor);
-  }
   // A tenth of mscale_all_dim; of mscale DeepSeek's models, and llama.cpp, have the same. Source:
-  // llama.cpp's converter and its reader of deepseek2.
-  TRY_ASSIGN(const double tenth, h.number("rope.scaling.yarn_log_multiplier"));
+  // llama.cpp's converter and its reader of deepseek2. (What it computes where there is none, or 0, is no DeepSeek's:
+  // cosines and sines that grow, and scores that grow as well.)
+  constexpr const char* kMultiplier = "rope.scaling.yarn_log_multiplier";
+  TRY_ASSIGN(const double tenth, h.number(kMultiplier));
+  if (tenth == 0)
+    return fail(Code::kInvalidInput,
+                "{}: \"{}\" is 0, which no model of DeepSeek's has: make the file anew from the "
+                "model's directory",
+                h.file().path(),
+                h.key(kMultiplier));
   const double mscale =
       std::strtod(fmt::format("{}", static_cast<float>(10 * tenth)).c_str(), nullptr);
   ordered_json yarn = {{"type", "yarn"}, {"mscale", mscale}, {"mscale_all_dim", mscale}};
-  TRY(add_yarn(h, yarn));
-  TRY_ASSIGN(yarn["original_max_position_embeddings"],
-             h.size("rope.scaling.original_context_length"));
+  TRY(add_yarn(h, j["max_position_embeddings"].get<int64_t>(), yarn));
   j["rope_scaling"] = std::move(yarn);
   return {};
 }
@@ -790,8 +841,13 @@ Result<void> GgufModel::take_codes(std::string_view name, PanelsInMaking& panels
 }
 
 Result<std::string> GgufModel::weights_root(const HashedBytes& hashed) const {
-  TRY_ASSIGN(const std::vector<Digest> leaves, hash_chunks(file_.file_bytes(), hashed));
-  return root_of_weights({{"gguf", tree_root(leaves)}});
+  std::map<std::string, Digest> roots;
+  for (const std::span<const std::byte> part : file_.all_bytes()) {
+    TRY_ASSIGN(const std::vector<Digest> leaves, hash_chunks(part, hashed));
+    const std::string name = roots.empty() ? "gguf" : fmt::format("gguf {:05}", roots.size() + 1);
+    roots[name] = tree_root(leaves);
+  }
+  return root_of_weights(roots);
 }
 
 Result<std::optional<std::string>> GgufModel::optional_text(const std::string& file_name) {
@@ -802,6 +858,10 @@ Result<std::optional<std::string>> GgufModel::optional_text(const std::string& f
 
 Result<std::vector<std::string>> GgufModel::reading_notes() const {
   TRY_ASSIGN(std::vector<std::string> notes, gguf_token_notes(file_));
+  TRY_ASSIGN(const std::string arch, file_.text("general.architecture"));
+  TRY_ASSIGN(std::vector<std::string> unread,
+             unread_yarn(Header(file_, arch), arch == "deepseek2"));
+  std::move(unread.begin(), unread.end(), std::back_inserter(notes));
   if (blocks_ > layers_)
     notes.push_back("its multi-token prediction is not read: the model is made without");
   return notes;
@@ -812,9 +872,13 @@ Result<std::string> GgufModel::tokenizer_config_json() const {
   TRY_ASSIGN(const auto tokens,
              file_.value<std::vector<std::string>>("tokenizer.ggml.tokens", "a list of texts"));
   ordered_json j = ordered_json::object();
+  // A file that names no end of text may name that of a turn or a message: what ends an answer is what a template is
+  // given as its end token.
   for (const auto& [field, key] : {NamePair{"bos_token", "tokenizer.ggml.bos_token_id"},
-                                   {"eos_token", "tokenizer.ggml.eos_token_id"}}) {
-    if (!file_.has(key)) continue;
+                                   {"eos_token", "tokenizer.ggml.eos_token_id"},
+                                   {"eos_token", "tokenizer.ggml.eot_token_id"},
+                                   {"eos_token", "tokenizer.ggml.eom_token_id"}}) {
+    if (!file_.has(key) || j.contains(field)) continue;
     TRY_ASSIGN(const int64_t id, file_.integer(key, 0, static_cast<int64_t>(tokens.size()) - 1));
     j[field] = tokens[static_cast<size_t>(id)];
   }

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <array>
 #include <bit>
@@ -13,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/file.h"
 #include "checkpoint/gguf_model.h"
 #include "checkpoint/gguf_tokenizer.h"
 
@@ -377,9 +379,22 @@ TEST(GgufModel, StretchedRopeIsReadAsLlamaCppDoes) {
                        }),
             (json{{"rope_type", "yarn"},
                   {"factor", 4.0},
-                  {"beta_fast", 16.0},
-                  {"beta_slow", 2.0},
+                  {"beta_fast", 32.0},
+                  {"beta_slow", 1.0},
                   {"original_max_position_embeddings", 16}}));
+  EXPECT_EQ(scaling_of(3,
+                       [&](Builder& b) {
+                         yarn(b);
+                         b.key_u32("llama.rope.scaling.original_context_length", 0);
+                       }),
+            scaling_of(2, yarn));  // 0: not given
+  EXPECT_EQ(
+      scaling_of(
+          2,
+          [](Builder& b) {
+            b.key_text("llama.rope.scaling.type", "yarn").key_f32("llama.rope.scale_linear", 4);
+          }),
+      scaling_of(2, yarn));
   // Nothing is stretched where the kind says so, or by 1, or by 0, which is "not given".
   const auto none = [](const char* type, float factor) {
     return scaling_of(2, [&](Builder& b) {
@@ -389,6 +404,8 @@ TEST(GgufModel, StretchedRopeIsReadAsLlamaCppDoes) {
   EXPECT_TRUE(none("none", 4).is_null());
   EXPECT_TRUE(none("linear", 1).is_null());
   EXPECT_TRUE(none("linear", 0).is_null());
+  EXPECT_TRUE(none("yarn", 1).is_null());
+  EXPECT_TRUE(none("yarn", 0).is_null());
   const std::string longrope = none("longrope", 4).get<std::string>();
   EXPECT_NE(
       longrope.find("'longrope', which Ferry does not read from GGUF files of llama; it reads "
@@ -414,11 +431,55 @@ TEST(GgufModel, StretchedRopeIsReadAsLlamaCppDoes) {
   EXPECT_NE(twice.get<std::string>().find("stretched twice"), std::string::npos) << twice;
 }
 
+/// llama.cpp reads YaRN's betas, its attention factor and its extrapolation of other architectures alone: here they are
+/// not obeyed either, and who gave others than are computed with is told. (Fails where a beta is obeyed, where none is
+/// told, or where what says nothing is.)
+TEST(GgufModel, WhatLlamaCppDoesNotReadOfYarnIsTold) {
+  const auto notes = [](const char* type,
+                        std::initializer_list<std::pair<const char*, float>> more) {
+    const Builder b =
+        tiny_llama(0, "tokenizer.ggml.eos_token_id", 2 + more.size(), [&](Builder& to) {
+          to.key_text("llama.rope.scaling.type", type).key_f32("llama.rope.scaling.factor", 4);
+          for (const auto& [key, value] : more)
+            to.key_f32(std::string("llama.rope.scaling.yarn_") + key, value);
+        });
+    const Result<GgufModel> model = GgufModel::of(b.parse().value());
+    EXPECT_TRUE(model) << model.error().message;
+    const auto told = model->reading_notes();
+    EXPECT_TRUE(told) << told.error().message;
+    return fmt::format("{}", fmt::join(*told, "\n"));
+  };
+  EXPECT_EQ(notes("yarn", {}), "");
+  EXPECT_EQ(notes("yarn", {{"beta_fast", 32}, {"beta_slow", 1}, {"ext_factor", -1}}), "");
+  EXPECT_EQ(notes("yarn", {{"ext_factor", 1}, {"attn_factor", 1.1386294f}}), "");
+  EXPECT_EQ(notes("linear", {{"beta_fast", 16}, {"attn_factor", 2}}), "");
+  EXPECT_NE(notes("yarn", {{"beta_fast", 16}}).find("llama.rope.scaling.yarn_beta_fast 16 is not"),
+            std::string::npos);
+  EXPECT_NE(notes("yarn", {{"beta_slow", 2}}).find("yarn_beta_slow 2 is not read, as by llama.cpp"),
+            std::string::npos);
+  EXPECT_NE(notes("yarn", {{"ext_factor", 0}}).find("yarn_ext_factor 0 is not"), std::string::npos);
+  // What its converter writes of an "attention_factor" of 1, which Transformers obeys.
+  EXPECT_NE(notes("yarn", {{"attn_factor", 1}}).find("computes llama with 1.139"),
+            std::string::npos);
+}
+
+/// It is the end, and what a chat template is given as eos_token.
 TEST(GgufModel, ATurnsEndAloneIsTheEnd) {
-  const Builder b = tiny_llama(0, "tokenizer.ggml.eot_token_id");
-  Result<GgufModel> model = GgufModel::of(b.parse().value());
-  ASSERT_TRUE(model) << model.error().message;
-  EXPECT_EQ(nlohmann::json::parse(model->config_json()).at("eos_token_id"), 2);
+  const auto end_of = [](const char* key) {
+    const Builder b = tiny_llama(0, key, 1, [](Builder& to) {
+      to.text("tokenizer.ggml.tokens").put(uint32_t{9}).put(uint32_t{8}).put(uint64_t{3});
+      to.text("a").text("b").text("<end>");
+    });
+    Result<GgufModel> model = GgufModel::of(b.parse().value());
+    EXPECT_TRUE(model) << model.error().message;
+    EXPECT_EQ(nlohmann::json::parse(model->config_json()).at("eos_token_id"), 2);
+    const auto tokens = model->optional_text("tokenizer_config.json");
+    EXPECT_TRUE(tokens) << tokens.error().message;
+    return nlohmann::json::parse(**tokens).at("eos_token");
+  };
+  EXPECT_EQ(end_of("tokenizer.ggml.eos_token_id"), "<end>");
+  EXPECT_EQ(end_of("tokenizer.ggml.eot_token_id"), "<end>");
+  EXPECT_EQ(end_of("tokenizer.ggml.eom_token_id"), "<end>");
 }
 
 /// A model with these tokens and what the file says of each; without types if `typed` is false. It names
@@ -566,6 +627,120 @@ TEST(GgufModel, RefusesNumbersThatAreNone) {
   EXPECT_NE(t.error().message.find("row 0, column 0"), std::string::npos) << t.error().message;
 }
 
+/// The tiny llama as llama-gguf-split writes it: `first` tensors in the first file, of which the third has all behind
+/// the second's. Changes say what is wrong with file `of`.
+struct Split {
+  size_t first = 4;
+  size_t of = 0;
+  std::function<void(Builder&)> keys = {};  // in place of split.no and split.count
+  uint32_t tensors = 13;
+};
+std::string write_split(const std::string& name, const Split& split = {}) {
+  const Builder whole = tiny_llama(0.5f);
+  const GgufFile file = whole.parse().value();
+  std::vector<const GgufTensor*> all;
+  for (const auto& item : file.tensors()) all.push_back(&item.second);
+  const std::string folder = fmt::format("{}ferry_split.{}", ::testing::TempDir(), ::getpid());
+  EXPECT_TRUE(make_folders(folder));
+  const size_t bounds[] = {0, split.first, split.first + 5, all.size()};
+  for (size_t part = 0; part < 3; ++part) {
+    const std::span tensors(all.data() + bounds[part], bounds[part + 1] - bounds[part]);
+    Builder b;
+    b.header(tensors.size(), part == 0 ? 12 : 3);
+    if (part == 0)
+      b.key_text("general.architecture", "llama")
+          .key_u32("llama.block_count", 1)
+          .key_u32("llama.embedding_length", 8)
+          .key_u32("llama.feed_forward_length", 4)
+          .key_u32("llama.context_length", 64)
+          .key_u32("llama.attention.head_count", 2)
+          .key_u32("llama.attention.head_count_kv", 1)
+          .key_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f)
+          .key_u32("tokenizer.ggml.eos_token_id", 2);
+    if (split.keys && part == split.of)
+      split.keys(b);
+    else
+      b.key_u32("split.no", static_cast<uint32_t>(part)).key_u32("split.count", 3);
+    b.key_u32("split.tensors.count", split.tensors);
+    uint64_t at = 0;
+    for (const GgufTensor* t : tensors) {
+      b.text(t->name).put(static_cast<uint32_t>(t->shape.rank()));
+      for (int d = static_cast<int>(t->shape.rank()); d-- > 0;)
+        b.put(static_cast<uint64_t>(t->shape[d]));
+      b.put(uint32_t{0}).put(at);
+      at += (t->bytes + 31) / 32 * 32;
+    }
+    b.pad(32);
+    for (const GgufTensor* t : tensors) {
+      const std::span<const std::byte> bytes = file.bytes(*t);
+      b.bytes().append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      b.pad(32);
+    }
+    EXPECT_TRUE(write_file_atomic(fmt::format("{}/{}-{:05}-of-00003.gguf", folder, name, part + 1),
+                                  b.bytes()));
+  }
+  return folder + "/" + name;
+}
+
+/// All files of a model are read as one: the same config, the same numbers.
+TEST(GgufModel, AModelInSeveralFilesIsTheOneInOne) {
+  const Builder b = tiny_llama(0.5f);
+  Result<GgufModel> whole = GgufModel::of(b.parse().value());
+  ASSERT_TRUE(whole) << whole.error().message;
+  std::string root;
+  for (const size_t first : {size_t{4}, size_t{0}}) {  // its first file may hold the header alone
+    const std::string path = write_split("whole", {.first = first}) + "-00001-of-00003.gguf";
+    EXPECT_EQ(gguf_files(path).size(), 3u);
+    Result<GgufModel> parts = GgufModel::open(path);
+    ASSERT_TRUE(parts) << parts.error().message;
+    EXPECT_EQ(parts->config_json(), whole->config_json());
+    ASSERT_EQ(parts->names(), whole->names());
+    for (const std::string& name : whole->names())
+      EXPECT_EQ(parts->load(name, **open_device("cpu"), DType::kF32)->to_f32(),
+                whole->load(name, **open_device("cpu"), DType::kF32)->to_f32())
+          << name;
+    const std::string now = parts->weights_root({}).value();
+    EXPECT_NE(now, root);
+    root = now;
+  }
+}
+
+TEST(GgufModel, FilesThatAreNotOneModelAreRefused) {
+  const auto refused = [](const std::string& path, Code code, const std::string& words) {
+    const Result<GgufModel> model = GgufModel::open(path);
+    ASSERT_FALSE(model) << path;
+    EXPECT_EQ(model.error().code, code) << model.error().message;
+    EXPECT_NE(model.error().message.find(words), std::string::npos) << model.error().message;
+  };
+  const std::string sound = write_split("sound");
+  refused(sound + "-00002-of-00003.gguf",
+          Code::kInvalidInput,
+          "is file 2 of 3 that make one model; name the first");
+  ASSERT_TRUE(rename_path(sound + "-00001-of-00003.gguf", sound + ".gguf"));
+  refused(sound + ".gguf", Code::kInvalidInput, "its name must end in -00001-of-00003.gguf");
+  const std::string second = write_split("second");
+  ASSERT_TRUE(remove_tree(second + "-00002-of-00003.gguf"));
+  refused(second + "-00001-of-00003.gguf",
+          Code::kNotFound,
+          second + "-00002-of-00003.gguf: is missing, file 2 of 3");
+  const std::string other = write_split(
+      "other",
+      {.of = 2, .keys = [](Builder& b) { b.key_u32("split.no", 1).key_u32("split.count", 3); }});
+  refused(other + "-00001-of-00003.gguf", Code::kCorrupt, "calls itself file 2 of 3, not 3 of 3");
+  const std::string twice = write_split("twice");
+  ASSERT_TRUE(rename_path(write_split("shifted", {.first = 3}) + "-00002-of-00003.gguf",
+                          twice + "-00002-of-00003.gguf"));
+  refused(twice + "-00001-of-00003.gguf", Code::kCorrupt, "is in ");
+  refused(write_split("fewer", {.tensors = 14}) + "-00001-of-00003.gguf",
+          Code::kCorrupt,
+          "announces 14 tensors in 3 files, which hold 13");
+  EXPECT_EQ(gguf_files("a-00002-of-00003.gguf"), std::vector<std::string>{"a-00002-of-00003.gguf"});
+  EXPECT_EQ(gguf_files("a-00001-of-0003.gguf").size(), 1u);
+  EXPECT_EQ(gguf_files("a-00001-of-00000.gguf").size(), 1u);
+  EXPECT_EQ(gguf_files("a-00001-of-00002.gguf"),
+            (std::vector<std::string>{"a-00001-of-00002.gguf", "a-00002-of-00002.gguf"}));
+}
+
 /// With a key that is left unread another model would answer. (The file ends after these keys, so that
 /// what is accepted is refused for its first missing size.)
 TEST(Gguf, KeysThatChangeTheModelAreRefused) {
@@ -595,6 +770,12 @@ TEST(Gguf, KeysThatChangeTheModelAreRefused) {
       EXPECT_NE(got.find(missing), std::string::npos) << key << ": " << got;
     };
     refused("rope.scaling.attn_factor", 0.5f);
+    refused("rope.scaling.attn_factor", 0.f);  // llama.cpp multiplies by it
+    accepted("rope.scaling.attn_factor", 1.f);
+    accepted("rope.scaling.yarn_log_multiplier", 0.f);
+    accepted("rope.scaling.yarn_attn_factor", 1.25f);
+    accepted("rope.scaling.yarn_ext_factor", -1.f);
+    accepted("rope.scaling.yarn_beta_fast", 16.f);
     refused("rope.scaling.yarn_log_multiplier", 0.1f);
     refused("attention.scale", 0.25f);
     refused("attention.causal", false);
