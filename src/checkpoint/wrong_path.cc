@@ -11,12 +11,14 @@
 #include "base/file.h"
 #include "base/shell.h"
 #include "base/stand_in.h"
+#include "checkpoint/quant_description.h"
 
 namespace ferry {
 namespace {
 
 constexpr const char* kConfig = "config.json";
 constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr const char* kCodes = "quant_model_weight";  // names of quantised weights begin so
 constexpr uint64_t kRefBytesMax = 4096;
 
 std::vector<std::string> names_in(const std::string& folder) {
@@ -168,18 +170,52 @@ std::string other_formats(const std::string& folder) {
   return "";
 }
 
+/// Weights of msModelSlim's (checkpoint/quant_description.h) that are there although no file of that name was found.
+/// `found`: the safetensors among `names`.
+std::string codes_not_read(const std::vector<std::string>& names,
+                           const std::vector<std::string>& found) {
+  constexpr std::string_view kDescription = "quant_model_description";
+  const auto description = std::find_if(names.begin(), names.end(), [&](const std::string& n) {
+    return n.starts_with(kDescription) && n.ends_with(".json");
+  });
+  if (description == names.end())
+    return fmt::format(
+        "{} is here, and quant_model_description.json, in which msModelSlim says what its codes "
+        "mean, is not: fetch it, too",
+        found[0]);
+  if (*description != kQuantDescriptionName && *description != kOldQuantDescriptionName)
+    return fmt::format(
+        "{} and {} are here, which msModelSlim wrote of another kind than Ferry reads, or under "
+        "other names: it reads "
+        "W8A8_DYNAMIC, described in {} or {}",
+        found[0],
+        *description,
+        kQuantDescriptionName,
+        kOldQuantDescriptionName);
+  if (const size_t part = found[0].find("-0");
+      part != std::string::npos && found[0].find("-of-") != std::string::npos)
+    return fmt::format(
+        "{} and {} of weights are here ({}, ...), and the index that says which tensor lies where "
+        "is not: fetch "
+        "{}.safetensors.index.json, too",
+        *description,
+        counted(found.size(), "part"),
+        found[0],
+        found[0].substr(0, part));
+  return fmt::format(
+      "{} and {} are here: weights that it describes are called quant_model_weights.safetensors or "
+      "quant_model_weight_w8a8_dynamic.safetensors; rename the file if it is these",
+      *description,
+      found[0]);
+}
+
 /// Safetensors that are there under names that a model directory has not.
 std::string other_safetensors(const std::vector<std::string>& names) {
   std::vector<std::string> found;
   for (const std::string& n : names)
     if (n.ends_with(".safetensors") && !n.starts_with("adapter_")) found.push_back(n);
   if (found.empty()) return "";
-  if (found[0].starts_with("quant_model_weight"))
-    return fmt::format(
-        "{} is here, and quant_model_description.json, in which msModelSlim says what its codes "
-        "mean, "
-        "is not: fetch it, too",
-        found[0]);
+  if (found[0].starts_with(kCodes)) return codes_not_read(names, found);
   const bool shards = std::any_of(
       found.begin(), found.end(), [](const std::string& n) { return n.find("-of-") != n.npos; });
   if (shards)
@@ -303,8 +339,8 @@ std::string why_missing(const std::string& folder, const std::string& name) {
           unfinished,
           where);
   }
-  // What else there is explains that there are no weights, and no other file's absence.
-  if (!name.ends_with(".safetensors") || has(folder, kIndex)) return "";
+  // What else there is explains that there are no weights, and no other file's absence, nor that of one shard.
+  if (!name.ends_with(".safetensors") || has(folder, kIndex) || name.starts_with(kCodes)) return "";
   const std::string weights = other_safetensors(names_in(folder));
   if (!weights.empty()) return "; " + weights;
   const std::string formats = other_formats(folder);

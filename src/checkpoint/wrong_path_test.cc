@@ -158,6 +158,43 @@ TEST(WrongPath, WeightsUnderOtherNamesAreNamed) {
   EXPECT_EQ(why_no_tensor({"model.norm.weight"}, "lm_head.weight"), "");
 }
 
+/// What is said to be missing is missing. (Fails with the older words, which called every description absent.)
+TEST(WrongPath, QuantisedWeightsThatAreNotReadAreToldWhy) {
+  const std::string folder = fresh_folder("codes");
+  const auto why = [&](std::initializer_list<const char*> names,
+                       const char* missing = "model.safetensors") {
+    EXPECT_TRUE(remove_tree(folder));
+    for (const char* name : names) put(folder + "/" + name);
+    return why_missing(folder, missing);
+  };
+  EXPECT_EQ(why({"quant_model_weights.safetensors"}),
+            "; quant_model_weights.safetensors is here, and quant_model_description.json, in which "
+            "msModelSlim says what its codes mean, is not: fetch it, too");
+  // Another kind of its own, which MindIE reads.
+  const std::string other =
+      why({"quant_model_weight_w8a8.safetensors", "quant_model_description_w8a8.json"});
+  EXPECT_NE(other.find("quant_model_weight_w8a8.safetensors and quant_model_description_w8a8.json "
+                       "are here, which msModelSlim wrote of another kind"),
+            std::string::npos)
+      << other;
+  EXPECT_NE(other.find("it reads W8A8_DYNAMIC"), std::string::npos) << other;
+  const std::string parts = why({"quant_model_weights-00001-of-00002.safetensors",
+                                 "quant_model_weights-00002-of-00002.safetensors",
+                                 "quant_model_description.json"});
+  EXPECT_NE(parts.find("2 parts of weights"), std::string::npos) << parts;
+  EXPECT_NE(parts.find("fetch quant_model_weights.safetensors.index.json, too"), std::string::npos)
+      << parts;
+  const std::string named =
+      why({"quant_model_weight_w8a16.safetensors", "quant_model_description.json"});
+  EXPECT_NE(named.find("rename the file if it is these"), std::string::npos) << named;
+  // One shard that the index names: the rest is no reason.
+  EXPECT_EQ(why({"quant_model_weights-00001-of-00002.safetensors",
+                 "quant_model_weights.safetensors.index.json",
+                 "quant_model_description.json"},
+                "quant_model_weights-00002-of-00002.safetensors"),
+            "");
+}
+
 TEST(WrongPath, StandInsAreNoFiles) {
   const std::string pointer =
       "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4096\n";

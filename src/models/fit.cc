@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/python_json.h"
+#include "models/mindie_config.h"
 
 namespace ferry::models {
 namespace {
@@ -62,6 +63,7 @@ Result<FittedConfig> fit_config(std::string_view config_json,
   TRY_ASSIGN(Json config, parse_json(config_json, path));
   if (!config.is_object()) return fail(Code::kInvalidInput, "{}: must be a JSON object", path);
   FittedConfig fitted;
+  TRY(read_mindie_config(config, path, fitted.notes));
   const int64_t blocks = count_in(config, "num_hidden_layers");
   const auto tied = config.find("tie_word_embeddings");
   std::map<int64_t, std::set<std::string>> beyond;

@@ -26,7 +26,8 @@ struct FittedConfig {
 ///   them and keeps num_nextn_predict_layers), or whose weights are not announced: the model is made
 ///   without;
 /// - a head stored beside the embedding that it shares (tie_word_embeddings);
-/// - tables of RoPE that old exports keep.
+/// - tables of RoPE that old exports keep;
+/// - what is said under MindIE's names (models/mindie_config.h).
 /// What else does not fit is left to make_model and load_weights, which refuse it.
 /// Errors: kCorrupt, kInvalidInput: as make_model.
 Result<FittedConfig> fit_config(std::string_view config_json,
