@@ -376,6 +376,22 @@ Result<std::string> chat_fingerprint(const ModelTexts& texts, const std::string&
   return blake2b_hex(written.data(), written.size());
 }
 
+std::string tokens_given_otherwise(const ModelTexts& texts, const std::string& templates) {
+  const NamedTokens before = template_tokens_by_id(texts);
+  const auto shown = [](const std::optional<std::string>& text) {
+    return text ? printable(*text) : std::string("none");
+  };
+  std::string all;
+  for (const auto& [name, now] : template_tokens(texts)) {
+    const auto it = before.find(name);
+    const std::optional<std::string> then = it == before.end() ? std::nullopt : it->second;
+    if (then == now || templates.find(name) == templates.npos) continue;
+    all +=
+        fmt::format("{}{} {} then, {} now", all.empty() ? "" : "; ", name, shown(then), shown(now));
+  }
+  return all;
+}
+
 Result<void> ChatRenderer::check(const ModelTexts& texts, const std::string& directory) {
   for (const bool tools : {false, true}) {
     TRY_ASSIGN(const Source source, find_template(texts, tools, directory));

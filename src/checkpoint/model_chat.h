@@ -78,6 +78,10 @@ Result<std::string> chat_fingerprint(const ModelTexts& texts, const std::string&
 Result<std::string> chat_templates_fingerprint(const ModelTexts& texts,
                                                const std::string& directory);
 
+/// Where a fingerprint of the templates alone was written, they were given the begin and the end token by their ids:
+/// which of the tokens that they name are others now, "bos_token '<s>' then, none now"; empty: none.
+std::string tokens_given_otherwise(const ModelTexts& texts, const std::string& templates);
+
 /// From now on the texts' template, for every conversation, is this one.
 void use_chat_template(ModelTexts& texts, std::string source);
 

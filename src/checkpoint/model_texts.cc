@@ -71,17 +71,31 @@ Json file_object(const std::map<std::string, std::string>& files, const char* na
   return json.is_object() ? std::move(json) : Json::object();
 }
 
-/// Whether the class that Transformers makes of a tokenizer_config.json has begin and end tokens where the file is
-/// silent (LlamaTokenizer's are <s> and </s>). Those that any model may have, have none.
-bool has_tokens_of_its_own(const Json& config) {
+/// The begin and the end token that the class has of its own which Transformers (5.24) makes of a model's files, where
+/// tokenizer_config.json is silent; empty: none.
+struct OwnTokens {
+  std::string_view bos, eos;
+};
+/// Of tokenizers that are byte-level, as all that Ferry reads: those of Llama's class, of the general ones and of one
+/// that it does not know it makes TokenizersBackend, which has none; of qwen2 its own whatever the class. Nothing: a
+/// class of which it is not known here.
+std::optional<OwnTokens> own_tokens(const Json& config, std::string_view model_type) {
+  constexpr std::string_view kEndOfText = "<|endoftext|>";
+  if (model_type == "qwen2") return OwnTokens{"", kEndOfText};
   const auto it = config.find("tokenizer_class");
-  if (it == config.end() || !it->is_string()) return false;
-  const std::string& name = it->get_ref<const std::string&>();
-  return name != "PreTrainedTokenizerFast" && name != "PreTrainedTokenizer" &&
-         name != "TokenizersBackend";
+  if (it == config.end() || !it->is_string()) return OwnTokens{};
+  std::string_view name = it->get_ref<const std::string&>();
+  if (name == "TokenizersBackend") return OwnTokens{};
+  constexpr std::string_view kFast = "Fast";
+  if (name.ends_with(kFast)) name.remove_suffix(kFast.size());
+  if (name == "PreTrainedTokenizer" || name == "LlamaTokenizer") return OwnTokens{};
+  if (name == "Qwen2Tokenizer") return OwnTokens{"", kEndOfText};
+  if (name == "GPT2Tokenizer") return OwnTokens{kEndOfText, kEndOfText};
+  return std::nullopt;
 }
 
-NamedTokens read_named_tokens(const std::map<std::string, std::string>& files) {
+NamedTokens read_named_tokens(const std::map<std::string, std::string>& files,
+                              std::string_view model_type) {
   NamedTokens named;
   const auto take = [&](const Json& tokens, std::string_view ending) {
     for (const auto& [name, token] : tokens.items()) {
@@ -98,8 +112,10 @@ NamedTokens read_named_tokens(const std::map<std::string, std::string>& files) {
   const Json config = file_object(files, kTokenizerConfigName);
   take_file(config);
   if (!config.contains("added_tokens_decoder")) take_file(file_object(files, kSpecialTokensName));
-  if (files.contains(kTokenizerConfigName) && !has_tokens_of_its_own(config))
-    for (const char* name : {"bos_token", "eos_token"}) named.try_emplace(name, std::nullopt);
+  const std::optional<OwnTokens> own = own_tokens(config, model_type);
+  if (files.contains(kTokenizerConfigName) && own)
+    for (const auto& [name, text] : {std::pair{"bos_token", own->bos}, {"eos_token", own->eos}})
+      named.try_emplace(name, text.empty() ? std::nullopt : std::optional<std::string>(text));
   return named;
 }
 
@@ -146,7 +162,11 @@ class Reader {
       leave_alone(kOfProcessors, checked.error());
     TRY_ASSIGN(const std::vector<std::string> decided, from_.reading_notes());
     for (const std::string& what : decided) note("{}", what);
-    out_.named_tokens = read_named_tokens(out_.files);
+    const Json model = parsed<Json>(from_.config_json());
+    const auto type = model.is_object() ? model.find("model_type") : model.end();
+    out_.named_tokens = read_named_tokens(
+        out_.files,
+        type != model.end() && type->is_string() ? type->get<std::string>() : std::string());
     forget_unknown_names();
     note_silent_tokens();
     decide();

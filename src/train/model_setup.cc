@@ -10,6 +10,7 @@
 #include "base/python_json.h"
 #include "base/shell.h"
 #include "checkpoint/chat_renderer.h"
+#include "checkpoint/gguf.h"
 #include "checkpoint/model_chat.h"
 #include "checkpoint/passport.h"
 #include "checkpoint/weights.h"
@@ -101,7 +102,7 @@ Result<InitModel> InitModel::open(const std::string& path) {
 }
 
 Result<std::string> state_of_init(const std::string& path) {
-  std::vector<std::string> files = {path};
+  std::vector<std::string> files = gguf_files(path);
   if (is_folder(path)) {
     TRY_ASSIGN(files, files_that_count(path));
     for (std::string& name : files) name = join_path(path, name);
@@ -161,13 +162,16 @@ Result<void> InitModel::check_data(const RunData& data,
                   data.place,
                   source->path(),
                   shell_quoted(source->path()));
-    if (!same)
+    if (!same) {
+      TRY_ASSIGN(const std::string all, chat_templates_of(texts, source->path()));
       notes_of_going_on->push_back(fmt::format(
-          "{} {}: its conversations were written by model.init's template before it was given the "
-          "special tokens that {} names; the run goes on with them as they are",
+          "{} {}: its conversations were written when model.init's template, {}'s, was given other "
+          "special tokens than now ({}); the run goes on with them as they are",
           data.setting,
           data.place,
-          source->path()));
+          source->path(),
+          tokens_given_otherwise(texts, all)));
+    }
   }
   if (texts.tokenizer == nullptr && has_older_tokenizer(texts))
     return fail(
