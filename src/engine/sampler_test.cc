@@ -210,5 +210,16 @@ TEST(Sampler, RefusesNonsense) {
   EXPECT_TRUE(validate({.logit_bias = {{4, -100.0}}}, 5));
 }
 
+/// An id below 0 is none of any vocabulary, one behind its end is none of this. (Fails where both
+/// are told of the size.)
+TEST(Sampler, SaysWhyATokensBiasIsRefused) {
+  const auto why = [](int32_t id) {
+    return validate({.logit_bias = {{id, 1.0}}}, 5).error().message;
+  };
+  EXPECT_EQ(why(-1), "logit bias of token -1: ids of tokens begin at 0");
+  EXPECT_NE(why(5).find("logit bias of token 5: the vocabulary has 5 tokens"), std::string::npos)
+      << why(5);
+}
+
 }  // namespace
 }  // namespace ferry::engine
