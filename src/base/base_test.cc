@@ -1,4 +1,6 @@
 // The foundation of all: checks, results, files, faults, randomness, threads.
+#include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -27,6 +29,7 @@
 #include "base/os_error.h"
 #include "base/patient_output.h"
 #include "base/random.h"
+#include "base/stopping.h"
 #include "base/threads.h"
 #include "base/units.h"
 
@@ -535,6 +538,42 @@ TEST(Markup, IsTextAndNothingElse) {
 
 TEST(Hash, Blake2bOfTheEmptyString) {
   EXPECT_EQ(blake2b_hex("", 0), "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8");
+}
+
+/// Whoever waits for standard input ends by the first Ctrl-C. (Fails, after 20 s, where the read begins again behind
+/// the handler; a signal that comes before the read is heard as well.)
+TEST(InputFile, AReadThatWaitsHearsThatItIsToStop) {
+  const std::string fifo = fmt::format("{}ferry_waits.{}", ::testing::TempDir(), ::getpid());
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  for (const bool before : {false, true}) {
+    const pid_t child = ::fork();  // what it has heard it cannot unhear
+    if (child == 0) {
+      const int writer = ::open(fifo.c_str(), O_RDWR | O_CLOEXEC);
+      stop_files_by_signals();
+      Result<InputFile> in = InputFile::open(fifo);
+      char bytes[8];
+      if (writer < 0 || !in || ::write(writer, "abc", 3) != 3 || in->read(bytes, sizeof bytes) != 3)
+        ::_exit(1);
+      const pid_t reader = ::getpid(), other = before ? 0 : ::fork();
+      if (before) ::raise(SIGTERM);
+      if (!before && other == 0) {
+        ::usleep(300'000);
+        ::kill(reader, SIGTERM);
+        ::usleep(20'000'000);
+        ::kill(reader, SIGKILL);
+        ::_exit(0);
+      }
+      const Result<size_t> stopped = in->read(bytes, sizeof bytes);
+      if (!before) ::kill(other, SIGKILL);
+      const bool right = !stopped && stopped.error().code == Code::kUnavailable &&
+                         stopped.error().message.starts_with("stopped by SIGTERM");
+      ::_exit(right ? 0 : 2);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+  }
+  ::unlink(fifo.c_str());
 }
 
 }  // namespace

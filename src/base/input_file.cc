@@ -8,10 +8,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <utility>
 
 #include "base/flight_record.h"
 #include "base/os_error.h"
+#include "base/stopping.h"
 
 namespace ferry {
 
@@ -69,8 +71,22 @@ InputFile::~InputFile() {
   if (fd_ > STDERR_FILENO) ::close(fd_);
 }
 
+/// Until there is something to read, or the end. (A read that waits would begin again behind the handler of a signal;
+/// looking now and then also finds one that came just before.)
+Result<void> InputFile::wait_for_bytes() const {
+  constexpr int kLookMs = 200;
+  for (;;) {
+    TRY(files_not_stopped());
+    pollfd in = {fd_, POLLIN, 0};
+    const int ready = ::poll(&in, 1, kLookMs);
+    if (ready > 0 || (ready < 0 && errno != EINTR))
+      return {};  // what is wrong with it read() finds
+  }
+}
+
 Result<size_t> InputFile::read(void* out, size_t size) {
   const flight::In call("read", path_);
+  TRY(wait_for_bytes());
   ssize_t n = 0;
   const int error = error_of("file.read", [&] {
     do {

@@ -30,12 +30,14 @@ class InputFile {
   InputFile& operator=(InputFile&&) noexcept;
   ~InputFile();
 
-  /// Bytes read, at most `size`; 0 only at the end.
+  /// Bytes read, at most `size`; 0 only at the end. Errors: kUnavailable: the process was told to stop
+  /// (base/stopping.h), also while it waits for whoever writes.
   Result<size_t> read(void* out, size_t size);
   const std::string& path() const { return path_; }
 
  private:
   InputFile() = default;
+  Result<void> wait_for_bytes() const;
   std::string path_;
   int fd_ = -1;
 };
