@@ -9,6 +9,7 @@
 #include <set>
 #include <sstream>
 
+#include "on_terminal.h"
 #include "trains.h"
 
 namespace {
@@ -70,6 +71,12 @@ TEST_F(GenerateE2e, AConversationIsWrittenByTheTemplateThatIsGiven) {
     return args;
   };
   refused(2, asked({}), {"has no chat template", "--chat-template FILE gives it one"});
+  // What is wrong with a conversation no template mends.
+  write(path("wrong.json"), R"([{"rule": "user"}])");
+  const Ended wrong = end_of({"generate", path("model"), "--chat", path("wrong.json")});
+  EXPECT_EQ(wrong.status, 2) << wrong.output;
+  EXPECT_NE(wrong.output.find("wrong.json"), std::string::npos) << wrong.output;
+  EXPECT_EQ(wrong.output.find("--chat-template"), std::string::npos) << wrong.output;
   refused(2, asked({"--chat-template", path("go.jinja")}), {"go.jinja", "Go's language"});
   fs::copy(path("model"), path("go"), fs::copy_options::recursive);
   fs::remove(path("go") + "/checksums.json");
@@ -195,6 +202,13 @@ TEST_F(GenerateE2e, WhatOthersWroteStays) {
   EXPECT_TRUE(fs::is_symlink(path("leads")));
   EXPECT_EQ(answers("room").size(), answers("leads").size());
   EXPECT_GT(answers("room").size(), 12u);
+}
+
+/// Of a model that no passport has summed up all weights are read once more: minutes, for large ones.
+TEST_F(GenerateE2e, ABatchShowsThatItHashesTheModel) {
+  OnTerminal p({"generate", path("model"), "--batch", path("in.jsonl"), "--out", path("shown")});
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_TRUE(p.said(" of the model's weights hashed")) << p.output();
 }
 
 /// What was answered stays, and the same command makes the rest.

@@ -22,6 +22,7 @@
 #include "checkpoint/quant_description.h"
 #include "checkpoint/weights.h"
 #include "cli/command.h"
+#include "cli/hash_progress.h"
 #include "cli/open_model.h"
 #include "cli/text_options.h"
 #include "data/text_source.h"
@@ -186,15 +187,10 @@ Result<void> convert(const Arguments& args) {
   // Of a merged model the passport that counts is the base's.
   const auto* const adapted = dynamic_cast<const AdaptedSource*>(from.get());
   ProgressLine line(kLinesEveryS);
-  uint64_t hashed = 0;
-  const Result<MadeFrom> made = made_from(
-      adapted != nullptr ? adapted->base() : *from, args.adapter, args.to, [&](uint64_t more) {
-        hashed += more;
-        line.show([&] {
-          return fmt::format("{} of the source's weights hashed",
-                             format_bytes(static_cast<double>(hashed)));
-        });
-      });
+  const Result<MadeFrom> made = made_from(adapted != nullptr ? adapted->base() : *from,
+                                          args.adapter,
+                                          args.to,
+                                          shown_hashing(line, "the source's weights"));
   line.clear();
   if (!made) return tl::unexpected(made.error());
   contents.texts[kMadeFromName] = made_from_text(*made);

@@ -25,6 +25,7 @@
 #include "checkpoint/passport.h"
 #include "cli/command.h"
 #include "cli/given_template.h"
+#include "cli/hash_progress.h"
 #include "data/text_stream.h"
 #include "engine/answer_fields.h"
 #include "engine/generate.h"
@@ -187,8 +188,11 @@ Result<void> add_texts(const std::string& folder, const std::string& prefix, Has
 Result<std::string> fingerprint_of(const OpenOptions& opened) {
   Hasher hasher;
   TRY_ASSIGN(const std::unique_ptr<ModelSource> source, open_source(opened));
-  TRY_ASSIGN(const std::string root, source->weights_root({}));
-  hasher.update(root.data(), root.size());
+  ProgressLine line;
+  const Result<std::string> root = source->weights_root(shown_hashing(line, "the model's weights"));
+  line.clear();
+  if (!root) return tl::unexpected(root.error());
+  hasher.update(root->data(), root->size());
   if (is_folder(opened.directory)) {
     TRY(add_texts(opened.directory, "", hasher));
     const std::string templates = "additional_chat_templates";

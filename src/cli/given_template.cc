@@ -36,8 +36,11 @@ Result<ChatPrompt> chat_prompt(const ModelTexts& texts,
                                const std::string& path,
                                const std::string& directory) {
   Result<ChatPrompt> prompt = render_chat(texts, conversation, path, directory);
-  // Whatever the conversation: there is none, or none that can be run.
-  if (prompt || ChatRenderer::check(texts, directory)) return prompt;
+  if (prompt) return prompt;
+  // Where it fails whatever the conversation: there is none, or none that can be run. What is wrong with a conversation
+  // no other template mends.
+  const Result<void> usable = ChatRenderer::check(texts, directory);
+  if (usable || usable.error().message != prompt.error().message) return prompt;
   return fail(prompt.error().code, "{}; --chat-template FILE gives it one", prompt.error().message);
 }
 

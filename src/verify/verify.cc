@@ -175,7 +175,12 @@ Result<void> Verifier::check_origin(const MadeFrom& stated, const ModelSource& s
                 of,
                 is);
   };
-  TRY_ASSIGN(const std::string root, source.weights_root({}));
+  uint64_t hashed = 0;
+  TRY_ASSIGN(const std::string root, source.weights_root([&](uint64_t more) {
+    hashed += more;
+    say(fmt::format(
+        "{} of the weights of {} hashed", format_bytes(static_cast<double>(hashed)), of));
+  }));
   if (root != stated.weights)
     return differs("the weights", stated.weights, "has the weights " + root);
   const auto* const directory = dynamic_cast<const ModelDir*>(&source);

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/file.h"
+#include "checkpoint/made_from.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/weights.h"
 #include "device/cpu/cpu_device.h"
@@ -44,7 +45,11 @@ const std::string& root_folder() {
   return root.path;
 }
 
-std::string make_directory(const std::string& name, DType compute, uint64_t seed, bool passport) {
+std::string make_directory(const std::string& name,
+                           DType compute,
+                           uint64_t seed,
+                           bool passport,
+                           const std::string& origin = "") {
   std::string path = join_path(root_folder(), name);
   EXPECT_TRUE(make_folders(root_folder()));
   auto model = models::make_model(kConfig, "config", cpu_device(), compute, DType::kF32);
@@ -53,6 +58,7 @@ std::string make_directory(const std::string& name, DType compute, uint64_t seed
   ModelContents c;
   c.tensors = stored_weights((*model)->weights(), (*model)->weight_aliases(), DType::kF32);
   c.texts["config.json"] = (*model)->config_json("float32");
+  if (!origin.empty()) c.texts[kMadeFromName] = origin;
   if (passport) {
     auto other = probe::sibling(**model, compute == DType::kF32 ? DType::kBF16 : DType::kF32);
     EXPECT_TRUE(other) << other.error().message;
@@ -74,6 +80,21 @@ Report verified(const Options& options) {
   Result<Report> report = verify(options);
   EXPECT_TRUE(report) << report.error().message;
   return report ? *report : Report{};
+}
+
+/// A large source takes minutes. (Fails where nothing is told of it.)
+TEST(Verify, HashingTheSourceIsTold) {
+  const std::string source = make_directory("source", DType::kBF16, 1, false);
+  const auto from = open_model_source(source);
+  ASSERT_TRUE(from) << from.error().message;
+  const auto made = made_from(**from, "", "f32", {});
+  ASSERT_TRUE(made) << made.error().message;
+  const std::string path = make_directory("made", DType::kBF16, 1, true, made_from_text(*made));
+  std::string told;
+  verified({.directory = path, .source = source, .progress = [&](const std::string& text) {
+              told += text + "\n";
+            }});
+  EXPECT_NE(told.find(" of the weights of " + source + " hashed\n"), std::string::npos) << told;
 }
 
 /// A defect: does something to the outputs of one op, before anybody else sees them.
