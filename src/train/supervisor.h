@@ -135,7 +135,7 @@ struct Start {
 struct Replace {};  // a successor for each rank that is lost; the others meet it
 struct EndRest {
 };  // no successor: the others are ended, and what follows is told as Exited or Died
-struct Terminate {};  // SIGTERM: save and leave
+struct Terminate {};  // SIGTERM (rank_stop_signal() to each of several ranks): save and leave
 struct Kill {};       // SIGKILL
 struct EndRank {
   int rank = 0;
@@ -272,7 +272,8 @@ struct Command {
 
 /// Runs the command under supervision and returns the exit status for the process.
 ///
-/// Several ranks are one worker (train/worker_crew.h): they start together, each signal goes to all, and when
+/// Several ranks are one worker (train/worker_crew.h): they start together, each signal goes to all (where SIGTERM is said,
+/// rank_stop_signal() in its place), and when
 /// one of them fails it has a successor, or the others are ended with it.
 ///
 /// The worker is a ChildProcess: it dies with the supervisor, whatever ends that one. All
