@@ -272,8 +272,8 @@ struct Command {
 
 /// Runs the command under supervision and returns the exit status for the process.
 ///
-/// Several ranks are one worker (train/worker_crew.h): they start together, each signal goes to all (where SIGTERM is said,
-/// rank_stop_signal() in its place), and when
+/// Several ranks are one worker (train/worker_crew.h): they start together, each signal goes to all
+/// (rank_stop_signal() where SIGTERM is said), and when
 /// one of them fails it has a successor, or the others are ended with it.
 ///
 /// The worker is a ChildProcess: it dies with the supervisor, whatever ends that one. All
