@@ -53,9 +53,10 @@ void Beats::advance(int64_t done, int64_t total) {
   if (clock_.monotonic_s() - told_s_ >= kPauseS) tell();
 }
 
-void Beats::step_done(int64_t step) {
+void Beats::step_done(int64_t step, int64_t rewinds) {
   const std::lock_guard lock(mutex_);
   now_.step = step;
+  now_.rewinds = rewinds;
   record();
   tell();
 }

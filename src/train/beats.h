@@ -29,7 +29,8 @@ class Beats {
              supervisor::Unit unit = supervisor::Unit::kUsual);
   /// So many units of it are done with, of `total` if that is known by now.
   void advance(int64_t done, int64_t total = 0);
-  void step_done(int64_t step);
+  /// rewinds: so often the run has gone back from a loss spike.
+  void step_done(int64_t step, int64_t rewinds = 0);
   /// Nothing is done until this other rank has spoken. No sign of life of the work.
   void waiting_for(int rank);
 

@@ -98,7 +98,8 @@ struct Advance {
 
   /// How far this worker has come, which after a restart need not be the furthest.
   std::string when() const {
-    return s.start_step < 0 ? "while it started" : fmt::format("after step {}", s.start_step);
+    return s.of_worker.step < 0 ? "while it started"
+                                : fmt::format("after step {}", s.of_worker.step);
   }
 
   /// No worker is left, and not because it was through.
@@ -113,15 +114,15 @@ struct Advance {
               : "before it had saved; what was trained since the newest checkpoint is lost");
       return exit(3);
     }
-    const bool progress = s.step > s.step_at_failure;
+    const bool progress = s.furthest > s.at_failure;
     s.failures = progress ? 1 : s.failures + 1;
-    s.step_at_failure = s.step;
+    s.at_failure = s.furthest;
     if (s.failures > settings.failures_max) {
       log("the worker {}; {} restarts in a row got no further than step {}: giving up. Any "
           "checkpoint that was written is whole; look at the messages above, then go on with: {}",
           how,
           settings.failures_max,
-          std::max<int64_t>(s.step, 0),
+          std::max<int64_t>(s.furthest.step, 0),
           settings.go_on);
       return exit(3);
     }
@@ -155,7 +156,7 @@ struct Advance {
     if (s.worker == Worker::kRunning && now_at == phase() &&
         (now_at == Phase::kTraining || now_at == Phase::kEvaluating))
       s.interval_s =
-          std::max(e.step > s.start_step ? 0.99 * s.interval_s : s.interval_s, now - s.since);
+          std::max(place_of(e) > s.of_worker ? 0.99 * s.interval_s : s.interval_s, now - s.since);
     // A step may be one long silence (a chip is waited for at its end; one micro-batch is a step):
     // what the first one took as a whole says how long the next may be silent.
     if (e.work == Work::kFirstStep && s.last.work != Work::kFirstStep) s.first_step_at = now;
@@ -168,14 +169,14 @@ struct Advance {
     // Where there was no room, nothing is.
     if (phase_of(s.last.work) == Phase::kSaving && now_at != Phase::kSaving &&
         s.last.work != Work::kNoRoom)
-      s.saved_step = s.last.step;
-    if (e.work == Work::kRemoving) s.saved_step = e.step;
+      s.saved = place_of(s.last);
+    if (e.work == Work::kRemoving) s.saved = place_of(e);
     s.last = e;
     s.hung_rank = -1;
     if (!knows_its_step(e.work)) return;
-    if (s.first_step < 0) s.first_step = e.step;
-    s.start_step = std::max(s.start_step, e.step);
-    s.step = std::max(s.step, e.step);
+    if (s.first.step < 0) s.first = place_of(e);
+    s.of_worker = std::max(s.of_worker, place_of(e));
+    s.furthest = std::max(s.furthest, place_of(e));
   }
 
   void on(const Exited& e) {
@@ -204,7 +205,7 @@ struct Advance {
   }
 
   bool cured_by_restart(int code) const {
-    if (code == kOutOfMemory) return s.step > s.first_step;
+    if (code == kOutOfMemory) return s.furthest > s.first;
     if (code == 3) return s.starts > 1 || !never_made_a_step();
     return code != kUseless;
   }
@@ -212,7 +213,7 @@ struct Advance {
   void stopped_while_starting() {
     s.worker = Worker::kNone;
     // By a worker before it.
-    const bool lost = s.step > std::max({s.first_step, s.saved_step, s.start_step});
+    const bool lost = s.furthest > std::max({s.first, s.saved, s.of_worker});
     log("{}",
         lost           ? "stopped before the worker had gone on; what was trained since the newest "
                          "checkpoint is lost"
@@ -280,8 +281,8 @@ struct Advance {
 
   /// In a row without a step.
   void count_loss() {
-    s.losses = s.start_step > s.step_at_loss ? 1 : s.losses + 1;
-    s.step_at_loss = s.start_step;
+    s.losses = s.of_worker > s.at_loss ? 1 : s.losses + 1;
+    s.at_loss = s.of_worker;
   }
 
   void too_many_losses(const std::string& last) {
@@ -361,15 +362,16 @@ struct Advance {
         s.heard = false;
         s.last = {.work = Work::kReadingData};
         s.interval_s = 0;
-        s.start_step = s.step_at_loss = -1;
+        s.of_worker = s.at_loss = {};
         s.losses = 0;
         s.replace_at.reset();
         s.hung_rank = -1;
         s.ended_rank = -1;
         ++s.starts;
         enter(Worker::kStarting);
-        actions.emplace_back(std::in_place_type<Start>,
-                             Start{true, s.device_failed ? std::max<int64_t>(s.step, 0) + 1 : 0});
+        actions.emplace_back(
+            std::in_place_type<Start>,
+            Start{true, s.device_failed ? std::max<int64_t>(s.furthest.step, 0) + 1 : 0});
         return;
       case Worker::kStarting: return;
       case Worker::kRunning:

@@ -4,6 +4,7 @@
 // fork, exec, a pipe and signals.
 #pragma once
 
+#include <compare>
 #include <csignal>
 #include <cstdint>
 #include <functional>
@@ -86,6 +87,8 @@ struct Heartbeat {   // alive
   int32_t waits_for = -1;       // a rank, which the work cannot go on without; -1: none
   int64_t done = 0, total = 0;  // of the work, in its unit; total 0: not known
   Unit unit = Unit::kUsual;
+  int64_t rewinds =
+      0;  // so often the run has gone back from a loss spike, and steps are counted from there anew
 };
 struct Exited {
   int code = 0;
@@ -148,6 +151,15 @@ struct Exit {
 };  // nothing follows it
 using Action = std::variant<Start, Replace, EndRest, Terminate, Kill, EndRank, Log, Exit>;
 
+/// How far a run has come. One that goes back from a loss spike (train/spike.h) makes steps of numbers that it has made
+/// before, and is further than ever all the same.
+struct Place {
+  int64_t rewinds = 0;
+  int64_t step = -1;  // done since; -1: nothing is known yet
+  auto operator<=>(const Place&) const = default;
+};
+inline Place place_of(const Heartbeat& beat) { return {beat.rewinds, beat.step}; }
+
 struct State {
   enum class Worker { kNone, kStarting, kRunning, kStopping, kKilled };
 
@@ -163,14 +175,14 @@ struct State {
   bool heard = false;         // this worker sent a heartbeat
   double interval_s = 0;      // the slowest recent time between two beats of training
   double first_step_at = 0;   // when this worker's first step began
-  int64_t first_step = -1;    // where the run began
-  int64_t step = -1;          // furthest ever
-  int64_t saved_step = -1;    // of the newest checkpoint that this supervisor heard to be whole
+  Place first;                // where the run began
+  Place furthest;             // ever
+  Place saved;                // the newest checkpoint that this supervisor heard to be whole
   // A restart loses steps, and only new ones are progress; a successor loses none, and each one is.
-  int64_t step_at_failure = -1;  // furthest ever, when a worker last failed
-  int failures = 0;              // in a row without progress
-  int64_t start_step = -1;       // furthest of this worker; -1: it has not said where it goes on
-  int64_t step_at_loss = -1;     // the same, when a rank of it was last lost
+  Place at_failure;  // furthest ever, when a worker last failed
+  int failures = 0;  // in a row without progress
+  Place of_worker;   // furthest of this worker, once it has said where it goes on
+  Place at_loss;     // the same, when a rank of it was last lost
   std::map<int, int> convictions = {};  // of a rank's place, for silent corruption
   int losses = 0;                       // of its ranks, in a row without progress
   std::optional<double> replace_at;     // when to start the next successor, after one that failed

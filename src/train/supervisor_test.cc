@@ -357,6 +357,61 @@ TEST(SupervisorRules, AStepThatWasMadeBeforeIsNoProgressOfARestart) {
             std::string::npos);
 }
 
+// A run that has gone back from a loss spike makes steps of the same numbers, with other data: they are new.
+TEST(SupervisorRules, AStepBehindALossSpikeThatWasGoneBackFromIsProgress) {
+  Play p;
+  p.on(Started{}).on(Heartbeat{90});
+  for (int64_t i = 0; i < 3 * p.settings.failures_max; ++i) {
+    p.on(Heartbeat{.step = 60 + i, .rewinds = 1}).on(Died{SIGKILL});
+    ASSERT_FALSE(p.state.done) << i;
+    EXPECT_EQ(p.state.failures, 1) << i;
+    p.ticks(3);
+    ASSERT_TRUE(p.has<Start>());
+    // From the newest checkpoint, which is of before, to the spike once more.
+    p.on(Started{}).on(Heartbeat{60}).on(Heartbeat{90});
+  }
+  // Who comes no further than the spike gets nowhere.
+  for (int i = 1; i < p.settings.failures_max; ++i) {
+    p.on(Died{SIGKILL});
+    EXPECT_EQ(p.state.failures, i + 1);
+    p.ticks(120);
+    ASSERT_TRUE(p.has<Start>()) << i;
+    p.on(Started{}).on(Heartbeat{60}).on(Heartbeat{90});
+  }
+  p.on(Died{SIGKILL});
+  EXPECT_EQ(p.exit(), 3);
+}
+
+TEST(SupervisorRules, ARankThatIsLostWhileUndoneStepsAreMadeAgainHasASuccessor) {
+  const RankLost lost{.who = "rank 1 died", .others = "rank 0", .held = true};
+  Play p;
+  p.on(Started{}).on(Heartbeat{90});
+  for (int64_t step = 60; step < 80; ++step) {
+    p.on(Heartbeat{.step = step, .rewinds = 1}).on(lost);
+    EXPECT_TRUE(p.has<Replace>()) << step;
+    EXPECT_NE(std::get<Log>(p.actions[0]).text.find(fmt::format("after step {};", step)),
+              std::string::npos);
+    EXPECT_EQ(p.state.losses, 1);
+  }
+  // What is out of memory there has run before; what fails there is looked for there.
+  EXPECT_TRUE(Play(p).on(Exited{kOutOfMemory}).ticks(3).has<Start>());
+  Play device = p;
+  device.on(Exited{kDeviceFailed}).ticks(3);
+  ASSERT_TRUE(device.has<Start>());
+  EXPECT_EQ(std::get<Start>(device.actions[0]).replay_to, 80);
+  // Saved behind the spike is saved, and what is lost since is lost.
+  Play saved = p;
+  saved.on(Heartbeat{.step = 80, .work = Work::kRemoving, .rewinds = 1});
+  Play further = saved;
+  further.on(Heartbeat{.step = 81, .rewinds = 1});
+  for (Play* each : {&saved, &further}) {
+    each->on(Died{SIGKILL}).ticks(3).on(Started{}).on(Heartbeat{.work = Work::kReadingData});
+    each->on(Signal{SIGTERM}).on(Died{SIGTERM});
+  }
+  EXPECT_EQ(saved.exit(), 0);
+  EXPECT_EQ(further.exit(), 3);
+}
+
 TEST(SupervisorRules, WhatAFirstWorkerSaysBeforeItsFirstStepNoRestartMends) {
   const Heartbeat starting{.work = Work::kLoading};
   Play first;
@@ -792,8 +847,9 @@ class SupervisedProcess : public ::testing::Test {
 /// Five steps are done; it trains, and waits for no rank (Heartbeat's bytes).
 constexpr const char* kBeat =
     "printf '\\005\\0\\0\\0\\0\\0\\0\\0\\003\\0\\0\\0\\377\\377\\377\\377"
-    "\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0' >&3; ";
-static_assert(sizeof(Heartbeat) == 40 && static_cast<int>(Work::kTraining) == 3);
+    "\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0"
+    "\\0\\0\\0\\0\\0\\0\\0\\0' >&3; ";
+static_assert(sizeof(Heartbeat) == 48 && static_cast<int>(Work::kTraining) == 3);
 
 TEST_F(SupervisedProcess, PassesTheStatusOn) {
   EXPECT_EQ(run("exit 0", "exit 1"), 0);
