@@ -4,11 +4,15 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <tuple>
 
 #include "base/alive.h"
 #include "base/check.h"
 #include "base/counted.h"
+#include "base/fault.h"
 #include "base/json.h"
+#include "base/os_error.h"
 
 namespace ferry {
 namespace {
@@ -191,16 +195,38 @@ std::string not_written(const Status& why) {
       why.message);
 }
 
+/// Of which kind a record is, how often the run had gone back before it, and its step: in a run there is one of each.
+using RecordKey = std::tuple<size_t, int64_t, int64_t>;
+
+/// The keys of records that follow each other in a file: those of steps say how often the run had gone back.
+class Keys {
+ public:
+  RecordKey of(const Record& record) {
+    if (const auto* step = std::get_if<StepRecord>(&record))
+      rewinds_ = static_cast<int64_t>(step->rewinds.value_or(0));
+    const int64_t at = std::visit([](const auto& r) { return r.step; }, record);
+    return {record.index(), rewinds_, at};
+  }
+
+ private:
+  int64_t rewinds_ = 0;
+};
+
 /// What a resumed run keeps of a file of metrics.
 struct Kept {
   Metrics metrics;
   std::string text, unreadable;  // lines that stay, lines that are no records
+  std::string undone;            // those of undone steps
   size_t unreadable_lines = 0;
   bool later = false;  // there are records of later steps
 };
 
-Kept kept_of(std::string_view before, int64_t resumed_step, const std::string& path) {
+Kept kept_of(std::string_view before,
+             int64_t resumed_step,
+             const std::string& path,
+             const UndoneSteps& undone) {
   Kept kept;
+  Keys keys;
   size_t number = 0;
   for (const std::string_view line : whole_lines(before)) {
     still_alive(line.size());  // a successor of rank 0 reads a long run's while the others wait
@@ -208,6 +234,11 @@ Kept kept_of(std::string_view before, int64_t resumed_step, const std::string& p
     if (!record) {
       kept.unreadable.append(line) += '\n';
       ++kept.unreadable_lines;
+      continue;
+    }
+    const auto [kind, rewinds, step] = keys.of(*record);
+    if (rewinds < undone.rewinds && step > undone.after) {
+      kept.undone.append(line) += '\n';
       continue;
     }
     std::visit(
@@ -220,6 +251,44 @@ Kept kept_of(std::string_view before, int64_t resumed_step, const std::string& p
         *record);
   }
   return kept;
+}
+
+/// Puts lines of undone steps behind those of earlier ones. A run that was killed behind a spike makes steps again, and
+/// undoes them again: what is told of them now stands in place of what was told then.
+Result<void> add_undone(const std::string& folder, const std::string& lines) {
+  const std::string path = join_path(folder, kUndoneName);
+  TRY_ASSIGN(const std::string before, read_if_there(path));
+  std::set<RecordKey> again;
+  Keys of_lines, of_before;
+  for (const std::string_view line : whole_lines(lines))
+    if (const Result<Record> record = parse_line(line, path, 0)) again.insert(of_lines.of(*record));
+  std::string text;
+  for (const std::string_view line : whole_lines(before)) {
+    const Result<Record> record = parse_line(line, path, 0);
+    if (record && again.contains(of_before.of(*record))) continue;
+    text.append(line) += '\n';
+  }
+  return write_file_atomic(path, text + lines);
+}
+
+/// Writes a folder's metrics.jsonl anew, with what is kept of it; the rest goes beside it. Returns what is to be told.
+Result<std::vector<std::string>> write_kept(const std::string& folder, const Kept& kept) {
+  const std::string path = join_path(folder, "metrics.jsonl");
+  std::vector<std::string> notes;
+  if (!kept.unreadable.empty()) {
+    const std::string aside = join_path(folder, "metrics.unreadable.txt");
+    TRY_ASSIGN(const std::string earlier, read_if_there(aside));
+    TRY(write_file_atomic(aside, earlier + kept.unreadable));
+    notes.push_back(fmt::format(
+        "{}: {} in {} now",
+        path,
+        counted(
+            kept.unreadable_lines, "line that is no record is", "lines that are no records are"),
+        aside));
+  }
+  if (!kept.undone.empty()) TRY(add_undone(folder, kept.undone));
+  TRY(write_file_atomic(path, kept.text));
+  return notes;
 }
 
 /// FOLDER/metrics.1.jsonl, or the first number that is free.
@@ -266,11 +335,12 @@ Result<void> MetricsFollower::look() {
 Result<MetricsLog> MetricsLog::open(const std::string& folder,
                                     int64_t resumed_step,
                                     bool with_tensorboard,
-                                    const Clock& clock) {
+                                    const Clock& clock,
+                                    const UndoneSteps& undone) {
   TRY(make_folders(folder));
   const std::string path = join_path(folder, "metrics.jsonl");
   TRY_ASSIGN(const std::string before, read_if_there(path));
-  Kept kept = kept_of(before, resumed_step, path);
+  Kept kept = kept_of(before, resumed_step, path, undone);
   std::vector<std::string> notes;
   if (resumed_step == 0 && kept.later) {
     TRY_ASSIGN(const std::string aside, free_name(folder));
@@ -278,18 +348,7 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
     notes.push_back(fmt::format("the records of an earlier beginning are in {}", aside));
     kept = {};
   } else if (kept.text != before) {
-    if (!kept.unreadable.empty()) {
-      const std::string aside = join_path(folder, "metrics.unreadable.txt");
-      TRY_ASSIGN(const std::string earlier, read_if_there(aside));
-      TRY(write_file_atomic(aside, earlier + kept.unreadable));
-      notes.push_back(fmt::format(
-          "{}: {} in {} now",
-          path,
-          counted(
-              kept.unreadable_lines, "line that is no record is", "lines that are no records are"),
-          aside));
-    }
-    TRY(write_file_atomic(path, kept.text));
+    TRY_ASSIGN(notes, write_kept(folder, kept));
   }
   TRY_ASSIGN(FileWriter lines, FileWriter::append(path));
   std::optional<Output> events;
@@ -314,7 +373,7 @@ Result<MetricsLog> MetricsLog::open(const std::string& folder,
     if (behind) notes.push_back(not_written(begun.error()));
   }
   TRY_ASSIGN(NamedFile named, NamedFile::at(path));
-  MetricsLog log(Output{std::move(lines), std::move(named)}, std::move(events));
+  MetricsLog log(folder, Output{std::move(lines), std::move(named)}, std::move(events));
   log.behind_ = behind;
   log.metrics_ = std::move(kept.metrics);
   log.notes_ = std::move(notes);
@@ -331,6 +390,7 @@ Result<void> MetricsLog::begin_anew(const std::string& folder, const Clock& cloc
       anew.keep(*held_out);
   }
   for (; held_out != metrics_.held_out.end(); ++held_out) anew.keep(*held_out);
+  anew.undone_ = undone_;
   TRY(anew.flush());
   *this = std::move(anew);
   return {};
@@ -342,9 +402,34 @@ Result<void> MetricsLog::Output::flush() {
   return {};
 }
 
+Result<void> MetricsLog::forget_undone() {
+  if (cut_) {
+    TRY_ASSIGN(const bool ours, in_place());
+    if (!ours)  // the next save begins it anew, or leaves it to whoever has it
+      return fail(Code::kUnavailable,
+                  "{}: is not the file any more that this run has written",
+                  join_path(folder_, "metrics.jsonl"));
+  }
+  if (!cut_ && undone_.empty()) return {};
+  if (const int error = fault_point("metrics.forget"))
+    return os_error("write", join_path(folder_, kUndoneName), error);
+  if (!undone_.empty()) TRY(add_undone(folder_, undone_));
+  undone_.clear();
+  if (!cut_) return {};
+  const std::string path = join_path(folder_, "metrics.jsonl");
+  TRY_ASSIGN(const std::string before, read_if_there(path));
+  TRY_ASSIGN(std::vector<std::string> notes, write_kept(folder_, kept_of(before, *cut_, path, {})));
+  notes_.insert(notes_.end(), notes.begin(), notes.end());
+  TRY_ASSIGN(lines_.file, FileWriter::append(path));
+  TRY_ASSIGN(lines_.named, NamedFile::at(path));
+  cut_.reset();
+  return {};
+}
+
 /// Each has its try, whatever becomes of the other.
 Result<void> MetricsLog::flush() {
-  Result<void> lines = lines_.flush();
+  Result<void> lines = forget_undone();
+  if (lines) lines = lines_.flush();
   const Result<void> events = events_ ? events_->flush() : Result<void>();
   return lines ? events : lines;
 }
@@ -372,6 +457,29 @@ std::optional<std::string> MetricsLog::put() {
 
 std::optional<std::string> MetricsLog::write(const StepRecord& record) {
   keep(record);
+  return put();
+}
+
+std::optional<std::string> MetricsLog::go_back(int64_t step, const Clock& clock) {
+  auto held_out = std::find_if(metrics_.held_out.begin(),
+                               metrics_.held_out.end(),
+                               [&](const HeldOutRecord& r) { return r.step > step; });
+  const auto steps = std::find_if(metrics_.steps.begin(),
+                                  metrics_.steps.end(),
+                                  [&](const StepRecord& r) { return r.step > step; });
+  const auto first = held_out;
+  for (auto s = steps; s != metrics_.steps.end(); ++s) {
+    undone_ += to_json_line(*s) + "\n";
+    for (; held_out != metrics_.held_out.end() && held_out->step <= s->step; ++held_out)
+      undone_ += to_json_line(*held_out) + "\n";
+  }
+  metrics_.held_out.erase(first, metrics_.held_out.end());
+  metrics_.steps.erase(steps, metrics_.steps.end());
+  lines_.kept = kept_of(lines_.kept, step, "", {}).text;
+  cut_ = std::min(step, cut_.value_or(step));
+  if (events_)
+    events_->kept += tensorboard::framed(
+        tensorboard::session_start_event(static_cast<double>(clock.unix_ms()) / 1000, step + 1));
   return put();
 }
 

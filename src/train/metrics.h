@@ -69,6 +69,12 @@ struct HeldOutRecord {
       logps_chosen, logps_rejected;
 };
 
+/// Of which steps a run has made none any more, because it went back from a loss spike: of those that are later than
+/// `after` and had fewer such returns before them.
+struct UndoneSteps {
+  int64_t rewinds = 0, after = 0;
+};
+
 struct Metrics {
   std::vector<StepRecord> steps;        // ascending
   std::vector<HeldOutRecord> held_out;  // ascending
@@ -108,16 +114,17 @@ class MetricsFollower {
 class MetricsLog {
  public:
   /// Opens for a run that goes on after `resumed_step` (0: from the start): records of later steps,
-  /// of a part of the run that did not survive, are removed. A run that begins anew where there are
-  /// records loses none: the file is set aside under a name of its own. Lines that are no records
-  /// (a log may be edited, or harmed by a disk) are set aside in a file, too: they are no reason not
-  /// to train. Both are in notes(). A new event file is begun, which tells TensorBoard to forget the
-  /// later steps of older ones; what a full disk does not take of its beginning is kept as any record. Errors:
-  /// kUnavailable, kExhausted.
+  /// of a part of the run that did not survive, are removed, those of `undone` moved to kUndoneName.
+  /// A run that begins anew where there are records loses none: the file is set aside under a name of
+  /// its own. Lines that are no records (a log may be edited, or harmed by a disk) are set aside in a
+  /// file, too: they are no reason not to train. Both are in notes(). A new event file is begun, which
+  /// tells TensorBoard to forget the later steps of older ones; what a full disk does not take of its
+  /// beginning is kept as any record. Errors: kUnavailable, kExhausted.
   static Result<MetricsLog> open(const std::string& folder,
                                  int64_t resumed_step,
                                  bool tensorboard,
-                                 const Clock& clock);
+                                 const Clock& clock,
+                                 const UndoneSteps& undone = {});
 
   /// What is to be told of it, if anything: that it could not be written (once until it can), or that all that was
   /// kept is written now.
@@ -125,6 +132,10 @@ class MetricsLog {
   /// An evaluation that is made again, because a crash came between it and the checkpoint that was to have
   /// its figure, is told once: the first record of a step stands.
   std::optional<std::string> write(const HeldOutRecord& record);
+  /// The run has gone back to this step: what was told of later ones, evaluations too, goes to kUndoneName, and
+  /// TensorBoard is told to forget it. Where a full disk is in the way of that it is done with a later step's record,
+  /// and until then nothing is written. Returns as write() does.
+  std::optional<std::string> go_back(int64_t step, const Clock& clock);
   /// Tries what is kept a last time: that it is lost, if it cannot be written now either.
   std::optional<std::string> finish();
 
@@ -150,16 +161,20 @@ class MetricsLog {
     Result<void> flush();
   };
 
-  MetricsLog(Output lines, std::optional<Output> events)
-      : lines_(std::move(lines)), events_(std::move(events)) {}
+  MetricsLog(std::string folder, Output lines, std::optional<Output> events)
+      : folder_(std::move(folder)), lines_(std::move(lines)), events_(std::move(events)) {}
   void keep(const StepRecord& record);
   void keep(const HeldOutRecord& record);
+  Result<void> forget_undone();
   Result<void> flush();
   std::optional<std::string> put();
 
+  std::string folder_;
   Output lines_;
   std::optional<Output> events_;
-  bool behind_ = false;  // something is kept, and that was told
+  std::string undone_;          // lines that kUndoneName has not taken yet
+  std::optional<int64_t> cut_;  // lines of later steps are still to leave metrics.jsonl
+  bool behind_ = false;         // something is kept, and that was told
   Metrics metrics_;
   std::vector<std::string> notes_;
 };

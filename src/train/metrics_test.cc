@@ -251,6 +251,127 @@ TEST_F(MetricsFolder, AFullDiskIsNoReasonNotToBegin) {
   EXPECT_EQ(events(), all_events);
 }
 
+/// As after a run's first loss spike, to step 4, from step 6.
+class MetricsOfUndoneSteps : public MetricsFolder {
+ protected:
+  static std::string line(int64_t step, int64_t rewinds) {
+    return to_json_line(after(step, rewinds)) + "\n";
+  }
+  static std::string line_held_out(int64_t step) { return to_json_line(held_out(step)) + "\n"; }
+  static StepRecord after(int64_t step, int64_t rewinds) {
+    StepRecord r = record(step);
+    if (rewinds > 0) r.rewinds = static_cast<double>(rewinds);
+    return r;
+  }
+  std::string undone() const { return *read_file(join_path(folder_, kUndoneName)); }
+  std::string events() const {
+    const std::string folder = join_path(folder_, "tensorboard");
+    return *read_file(join_path(folder, list_folder(folder)->back()));
+  }
+  void until_step_6() {
+    log_ = *MetricsLog::open(folder_, 0, true, clock_);
+    for (int64_t s = 1; s <= 6; ++s) {
+      ASSERT_EQ(log_->write(record(s)), std::nullopt);
+      if (s % 2 == 0) {
+        ASSERT_EQ(log_->write(held_out(s)), std::nullopt);
+      }
+      if (s == 4) until_4_ = *read_file(path_);
+    }
+  }
+  std::optional<MetricsLog> log_;
+  std::string until_4_;
+  const std::string undone_ = line(5, 0) + line(6, 0) + line_held_out(6);
+};
+
+TEST_F(MetricsOfUndoneSteps, TheyAreSetAsideAndForgotten) {
+  until_step_6();
+  EXPECT_EQ(log_->go_back(4, clock_), std::nullopt);
+  EXPECT_EQ(*read_file(path_), until_4_);
+  EXPECT_EQ(undone(), undone_);
+  EXPECT_EQ(log_->metrics().steps.size(), 4u);
+  EXPECT_EQ(log_->metrics().held_out.size(), 2u);
+  EXPECT_TRUE(*log_->in_place());
+  EXPECT_NE(events().find(tensorboard::framed(tensorboard::session_start_event(1700000000.25, 5))),
+            std::string::npos);
+  EXPECT_EQ(log_->write(after(5, 1)), std::nullopt);
+  EXPECT_EQ(log_->write(after(6, 1)), std::nullopt);
+  EXPECT_EQ(log_->write(held_out(6)), std::nullopt) << "its evaluation is another one's";
+  EXPECT_EQ(*read_file(path_), until_4_ + line(5, 1) + line(6, 1) + line_held_out(6));
+  // Once more, further back: what was undone before stays so.
+  EXPECT_EQ(log_->go_back(3, clock_), std::nullopt);
+  EXPECT_EQ(undone(),
+            undone_ + line(4, 0) + line_held_out(4) + line(5, 1) + line(6, 1) + line_held_out(6));
+  EXPECT_EQ(read_metrics(path_)->steps.size(), 3u);
+}
+
+/// A full disk ends no run here, either: nothing is lost, and nothing is written before what stands in front of it.
+TEST_F(MetricsOfUndoneSteps, AFullDiskIsOutlived) {
+  for (int n = 1; n <= 3; ++n) {
+    ASSERT_TRUE(remove_tree(folder_));
+    until_step_6();
+    // With room for the n-1 first of what is written: the undone lines, the others.
+    std::string faults;
+    for (int i = n; i < 40; ++i)
+      faults += (i == n ? "file.write:" : ",file.write:") + std::to_string(i) + ":enospc";
+    arm_faults(faults);
+    const std::optional<std::string> told = log_->go_back(4, clock_);
+    ASSERT_TRUE(told) << n;
+    EXPECT_NE(told->find("kept"), std::string::npos) << *told;
+    EXPECT_EQ(log_->write(after(5, 1)), std::nullopt) << "told twice";
+    EXPECT_EQ(log_->metrics().steps.size(), 5u);
+    EXPECT_EQ(log_->go_back(4, clock_), std::nullopt);
+    EXPECT_EQ(log_->write(after(5, 2)), std::nullopt);
+    arm_faults("");
+    EXPECT_NE(log_->write(after(6, 2)).value_or("").find("all of it"), std::string::npos);
+    EXPECT_EQ(*read_file(path_), until_4_ + line(5, 2) + line(6, 2)) << n;
+    EXPECT_EQ(undone(), undone_ + line(5, 1)) << n;
+    EXPECT_EQ(log_->finish(), std::nullopt);
+  }
+}
+
+/// Whoever takes the place of one that was lost on the way finds records that it has to set aside. Of the same part of
+/// the run they are steps that nobody has any more.
+TEST_F(MetricsOfUndoneSteps, ASuccessorSetsThemAsideToo) {
+  until_step_6();
+  log_.reset();
+  log_ = *MetricsLog::open(folder_, 5, false, clock_, {.rewinds = 1, .after = 4});
+  EXPECT_EQ(*read_file(path_), until_4_);
+  EXPECT_EQ(undone(), undone_);
+  EXPECT_EQ(log_->metrics().steps.size(), 4u);
+  EXPECT_EQ(log_->write(after(5, 1)), std::nullopt);
+  EXPECT_EQ(log_->write(after(6, 1)), std::nullopt);
+  log_ = *MetricsLog::open(folder_, 5, false, clock_, {.rewinds = 1, .after = 4});
+  EXPECT_EQ(*read_file(path_), until_4_ + line(5, 1));
+  EXPECT_EQ(undone(), undone_);
+}
+
+/// A run that is killed behind a spike meets it again: its steps were undone once.
+TEST_F(MetricsOfUndoneSteps, ThoseThatAreMadeAgainAndUndoneAgainAreThereOnce) {
+  until_step_6();
+  ASSERT_EQ(log_->go_back(4, clock_), std::nullopt);
+  log_ = *MetricsLog::open(folder_, 2, false, clock_);
+  for (int64_t s = 3; s <= 6; ++s) ASSERT_EQ(log_->write(record(s)), std::nullopt);
+  ASSERT_EQ(log_->write(held_out(6)), std::nullopt);
+  ASSERT_EQ(log_->go_back(4, clock_), std::nullopt);
+  EXPECT_EQ(undone(), undone_);
+}
+
+/// The folder was taken away meanwhile: what lies there now is left alone, and told when it is begun anew.
+TEST_F(MetricsOfUndoneSteps, AnotherFolderInPlaceOfTheRunsIsNotTouched) {
+  until_step_6();
+  ASSERT_TRUE(rename_path(folder_, folder_ + ".away"));
+  ASSERT_TRUE(make_folders(folder_));
+  ASSERT_TRUE(write_file_atomic(path_, line(9, 0)));
+  EXPECT_NE(log_->go_back(4, clock_).value_or("").find("not the file any more"), std::string::npos);
+  EXPECT_EQ(*read_file(path_), line(9, 0));
+  EXPECT_FALSE(path_exists(join_path(folder_, kUndoneName)));
+  ASSERT_TRUE(log_->begin_anew(folder_, clock_));
+  EXPECT_EQ(log_->write(after(5, 1)), std::nullopt);
+  EXPECT_EQ(*read_file(path_), until_4_ + line(5, 1));
+  EXPECT_EQ(undone(), undone_);
+  ASSERT_TRUE(remove_tree(folder_ + ".away"));
+}
+
 // ---- The progress line
 // ------------------------------------------------------------------------------
 
