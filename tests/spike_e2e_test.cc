@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -134,6 +135,172 @@ TEST_F(SpikeE2e, GarbageInTheDataIsGoneBackFromAndSkipped) {
   expect_same(trace("told", kLong), base_, "again");
 }
 
+// The place that a run goes back to is kept, however few are, and those of undone steps are set aside, each whole.
+TEST_F(SpikeE2e, NothingIsRemovedByGoingBack) {
+  const Strings more = {"--checkpoint.every=1", "--checkpoint.keep_best=false"};
+  for (const int keep : {1, 3}) {
+    const std::string run = "keeps" + std::to_string(keep);
+    Strings args = more;
+    args.push_back("--checkpoint.keep_last=" + std::to_string(keep));
+    const std::string said = ran(spiking(run, args));
+    expect_same(trace(run, kLong), base_, run);
+    EXPECT_EQ(times(said, "undone     "), times(said, "rewind     step ")) << said;
+    const std::string first =
+        keep == 1 ? "undone     1 checkpoint is in " : "undone     3 checkpoints are in ";
+    EXPECT_GE(times(said, first), 1u) << said;
+    // As many as of the run itself, of those that were set aside last.
+    std::vector<std::string> aside;
+    for (const auto& entry : fs::directory_iterator(path(run) + "/undone"))
+      aside.push_back(entry.path());
+    EXPECT_EQ(aside.size(), static_cast<size_t>(keep)) << said;
+    EXPECT_GE(times(said, "removed    "), 1u) << said;
+    write(path("ids"), "1 2 3 4 5\n");
+    for (const std::string& each : aside)
+      ran({"logits", each, "--tokens", path("ids"), "--out", path("logits")});
+    const std::string status = ran({"status", path(run)});
+    EXPECT_NE(status.find("of step " + std::to_string(kLong)), std::string::npos) << status;
+  }
+}
+
+// Before each of the three that it sets aside, and the next time: what is left is a run that goes back once more.
+TEST_F(SpikeE2e, WhoIsKilledWhileItSetsCheckpointsAsideGoesBackAgain) {
+  for (const int n : {1, 2, 3, 5}) {
+    const std::string run = "aside" + std::to_string(n);
+    Strings args = {"--checkpoint.every=1", "--checkpoint.keep_last=4", "--worker"};
+    const Ended e =
+        end_of(spiking(run, args), {{"FERRY_FAULT", "undone.move:" + std::to_string(n) + ":kill"}});
+    ASSERT_EQ(e.status, kKilled) << e.output;
+    args.emplace_back("--resume");
+    ran(spiking(run, args));
+    expect_same(trace(run, kLong), base_, run);
+  }
+}
+
+/// So many passes of a point, from the first one on, that fail.
+std::string failing(const std::string& point, int passes, const char* action) {
+  std::string list;
+  for (int n = 1; n <= passes; ++n)
+    list += (list.empty() ? "" : ",") + point + ":" + std::to_string(n) + ":" + action;
+  return list;
+}
+
+// A disk that is full, or lets nothing be moved, ends no run that goes back: the records come later.
+TEST_F(SpikeE2e, AFullDiskEndsNoRunThatGoesBack) {
+  const std::string faults =
+      failing("metrics.forget", 3, "enospc") + "," + failing("undone.move", 1, "eio");
+  const Ended e = end_of(spiking("full", {"--checkpoint.every=1"}), {{"FERRY_FAULT", faults}});
+  ASSERT_EQ(e.status, 0) << e.output;
+  EXPECT_NE(e.output.find("what the run reports cannot be written"), std::string::npos) << e.output;
+  EXPECT_NE(e.output.find("is written again, and all of it"), std::string::npos) << e.output;
+  EXPECT_EQ(times(e.output, "are not set aside yet"), 1u) << e.output;
+  EXPECT_EQ(times(e.output, "starting again"), 0u) << e.output;
+  expect_same(trace("full", kLong), base_, "full");
+  const auto losses = [&](const std::string& run) {
+    std::vector<std::pair<int, double>> all;
+    for (const Json& j : records(path(run) + "/metrics.undone.jsonl"))
+      all.emplace_back(j["step"].get<int>(), j["loss"].get<double>());
+    return all;
+  };
+  EXPECT_EQ(losses("full"), losses("base"));
+}
+
+// What was evaluated of undone steps is undone with them.
+TEST_F(SpikeE2e, EvaluationsOfUndoneStepsAreSetAside) {
+  ran(spiking("evaluated", {"--train.evaluate_every=1", "--train.evaluate_tokens=64"}));
+  const auto evaluated = [&](const std::string& file) {
+    std::vector<std::pair<int, std::string>> steps;
+    for (const Json& j : records(path("evaluated") + file))
+      steps.emplace_back(j["step"].get<int>(), j["kind"].get<std::string>());
+    return steps;
+  };
+  // Each step's record, and behind it that of its evaluation; the run goes back before the last one's is made.
+  const auto undone = evaluated("/metrics.undone.jsonl");
+  size_t evaluations = 0;
+  for (size_t i = 0; i < undone.size(); ++i) {
+    if (undone[i].second == "step") continue;
+    ASSERT_GT(i, 0u);
+    EXPECT_EQ(undone[i], std::pair(undone[i - 1].first, std::string("held_out"))) << i;
+    EXPECT_EQ(undone[i - 1].second, "step") << i;
+    ++evaluations;
+  }
+  const auto rewinds = steps_of("evaluated").back()["rewinds"].get<size_t>();
+  EXPECT_EQ(undone.size() - evaluations, evaluations + rewinds);
+  EXPECT_GE(evaluations, 4u);
+  const auto left = evaluated("/metrics.jsonl");
+  ASSERT_EQ(left.size(), 2 * static_cast<size_t>(kLong));
+  for (size_t i = 0; i < left.size(); ++i) EXPECT_EQ(left[i].first, static_cast<int>(i / 2) + 1);
+}
+
+// An older place is taken where that of before the spike is damaged, by all ranks alike, or cannot be read for long; a
+// disk that answers the next moment changes nothing.
+TEST_F(SpikeE2e, AnOlderPlaceIsTakenWhereTheLastCannotBeRead) {
+  const int spike = records(path("base") + "/metrics.undone.jsonl").front()["step"].get<int>();
+  const int to = spike - 1;  // the first one that is undone follows the place
+  ASSERT_EQ(to % 10, 0);
+  const std::string told = "step " + std::to_string(to) + " cannot be gone back to";
+  const std::string back = "back to step " + std::to_string(to - 10) + " ";
+  std::optional<Trace> older;
+  for (const int ranks : {1, 2}) {
+    const std::string run = "damaged" + std::to_string(ranks);
+    const Strings args = spiking(run, {"--checkpoint.keep_last=9"});
+    Program p(root_ / "log",
+              ranks == 1 ? args : launched(ranks, args),
+              {{"FERRY_FAULT", "beat.train:*:delay10"}});
+    ASSERT_TRUE(wait_for([&] {
+      return p.ended() || steps_of(run).size() > static_cast<size_t>(to);
+    })) << p.output();
+    const std::string file = checkpoint(run, to) + "/model.safetensors";
+    std::string bytes = read(file);
+    ASSERT_FALSE(bytes.empty());
+    bytes.back() = static_cast<char>(bytes.back() ^ 1);
+    write(file, bytes);
+    ASSERT_EQ(p.wait(), 0) << p.output();
+    EXPECT_TRUE(p.said(told)) << p.output();
+    EXPECT_TRUE(p.said(back)) << p.output();
+    if (!older) older = trace(run, kLong);
+    expect_same(trace(run, kLong), *older, run);
+  }
+  EXPECT_NE(older->weights, base_.weights);
+  // Tried three times; by ranks, at the same moment.
+  const std::string said = ran(spiking("late"), {{"FERRY_FAULT", failing("step.look", 2, "eio")}});
+  EXPECT_EQ(times(said, "cannot be gone back to"), 0u) << said;
+  expect_same(trace("late", kLong), base_, "late");
+  const Strings args = spiking("unread", {"--checkpoint.keep_last=9"});
+  const std::string unread =
+      ran(launched(2, args), {{"FERRY_FAULT", failing("step.look@1", 3, "eio")}});
+  EXPECT_NE(unread.find(told), std::string::npos) << unread;
+  EXPECT_NE(unread.find("rank 1 cannot read it"), std::string::npos) << unread;
+  expect_same(trace("unread", kLong), *older, "unread");
+  // Where there is no older one that can be read, a worker that follows finds the disk as it was.
+  const Ended none =
+      end_of(spiking("none", {"--supervisor.restarts=1"}), {{"FERRY_FAULT", "step.look:*:eio"}});
+  EXPECT_EQ(none.status, 3) << none.output;
+  EXPECT_NE(none.output.find("and no older checkpoint can be gone back to"), std::string::npos)
+      << none.output;
+  ran(spiking("none", {"--resume"}));
+  expect_same(trace("none", kLong), base_, "none");
+}
+
+// Each rank reads the checkpoint for itself. One that has got something else out of it trains nothing, also where
+// nobody looks for silent corruption: all begin again.
+TEST_F(SpikeE2e, RanksThatHaveReadSomethingElseAreFound) {
+  const std::pair<const char*, const char*> found[] = {
+      {"sample", "rank 1 has another model."}, {"off", "rank 1 has other weights than rank 0"}};
+  for (const auto& [checks, says] : found) {
+    const std::string run = std::string("read_else_") + checks;
+    const Strings args = spiking(
+        run, {"--supervisor.restarts=0", std::string("--train.corruption_checks=") + checks});
+    const Ended e = end_of(launched(3, args), {{"FERRY_FAULT", "flip.restored@1:1:flip123457"}});
+    EXPECT_EQ(e.status, 3) << e.output;
+    EXPECT_NE(e.output.find(says), std::string::npos) << e.output;
+    EXPECT_NE(e.output.find("could not go on with what they held"), std::string::npos) << e.output;
+    Strings again = args;
+    again.emplace_back("--resume");
+    ran(launched(3, again));
+    expect_same(trace(run, kLong), base_, run);
+  }
+}
+
 TEST_F(SpikeE2e, WithoutTheSettingNothingIsGoneBackFrom) {
   const std::string said = ran(spiking("off", {"--train.rewind_every=0"}));
   EXPECT_EQ(times(said, "rewind "), 0u) << said;
@@ -215,8 +382,12 @@ TEST_F(SpikeE2e, ASpikeThatComesAgainAndAgainEndsTheRun) {
   const Ended e =
       end_of(ladder("again", {"--train.rewinds=2"}), spoiled("spoil.loss", 61, 2 * kLong));
   EXPECT_EQ(e.status, 1) << e.output;
-  EXPECT_EQ(times(e.output, "back to step 60"), 3u) << e.output;  // twice done, and in the end told
-  EXPECT_NE(e.output.find("gone back to step 60 2 times"), std::string::npos) << e.output;
+  EXPECT_EQ(times(e.output, "back to step 60"), 2u) << e.output;
+  EXPECT_NE(e.output.find("gone back 2 times to step 60 or to one before it"), std::string::npos)
+      << e.output;
+  // Three steps each time: what is told is where the last three began and ended.
+  EXPECT_NE(e.output.find("Look at tokens 16896 to 17664 of the data"), std::string::npos)
+      << e.output;
   EXPECT_NE(e.output.find("go on with --resume"), std::string::npos) << e.output;
   // Nothing is lost that was good.
   ran(ladder("again", {"--resume"}));
@@ -292,10 +463,17 @@ TEST_F(SpikeE2e, BehindASpikeTokensGoToTheExpertsThatOlderWeightsChose) {
   })) << p.output();
   p.signal(SIGTERM);
   ASSERT_EQ(p.wait(), 0) << p.output();
+  fs::copy(path("older_stopped"), path("older_not"), fs::copy_options::recursive);
   Strings resumed = more;
   resumed.emplace_back("--resume");
   ran(spiking("older_stopped", resumed));
   expect_same(trace("older_stopped", kLong), older, "stopped");
+  // Who asks for none from then on gets none, though the checkpoint has some.
+  const size_t before = steps_of("older_not").size();
+  ran(spiking("older_not", {"--resume"}));
+  const std::vector<Json> of_none = steps_of("older_not");
+  for (size_t i = before; i < of_none.size(); ++i)
+    EXPECT_FALSE(of_none[i].contains("anticipated")) << of_none[i];
   refused(
       2, launched(2, spiking("older_by2", more)), {"train.anticipatory_steps", "leave launch out"});
   refused(2,

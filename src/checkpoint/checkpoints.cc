@@ -43,24 +43,6 @@ Result<CheckpointInfo> read_document(const std::string& text, const std::string&
   return info;
 }
 
-Result<CheckpointInfo> inspect(const std::string& path, int64_t step) {
-  TRY_ASSIGN(Checksums sums, checksums_with_state(path));
-  const std::string document = join_path(path, kStateDocument);
-  TRY_ASSIGN(const std::string text, read_file(document, kDocumentBytesMax));
-  TRY(sums.check_bytes(kStateDocument, text.data(), text.size()));
-  TRY_ASSIGN(CheckpointInfo info, read_document(text, document));
-  if (info.step != step)
-    return fail(Code::kCorrupt, "{}: is of step {}; was the folder renamed?", document, info.step);
-  info.path = path;
-  return info;
-}
-
-/// What an error says of the folder itself, and not of a disk that did not answer, a permission or
-/// a limit: only then may a checkpoint be passed over.
-bool is_damage(Code code) {
-  return code == Code::kCorrupt || code == Code::kNotFound || code == Code::kInvalidInput;
-}
-
 /// Whether somebody left its state/ out. Errors: what cannot be read just now.
 Result<bool> is_kept_without_state(const std::string& path) {
   Result<Checksums> sums = Checksums::open(path);
@@ -109,6 +91,33 @@ std::string checkpoint_path(const std::string& folder, int64_t step) {
   return join_path(folder, fmt::format("step-{:0{}}", step, kDigits));
 }
 
+bool is_damage(Code code) {
+  return code == Code::kCorrupt || code == Code::kNotFound || code == Code::kInvalidInput;
+}
+
+Result<CheckpointInfo> inspect_checkpoint(const std::string& path, int64_t step) {
+  TRY_ASSIGN(Checksums sums, checksums_with_state(path));
+  const std::string document = join_path(path, kStateDocument);
+  TRY_ASSIGN(const std::string text, read_file(document, kDocumentBytesMax));
+  TRY(sums.check_bytes(kStateDocument, text.data(), text.size()));
+  TRY_ASSIGN(CheckpointInfo info, read_document(text, document));
+  if (info.step != step)
+    return fail(Code::kCorrupt, "{}: is of step {}; was the folder renamed?", document, info.step);
+  info.path = path;
+  return info;
+}
+
+Result<std::vector<int64_t>> step_folders(const std::string& folder) {
+  std::vector<int64_t> steps;
+  TRY_ASSIGN(const bool there, is_there(folder));
+  if (!there) return steps;
+  TRY_ASSIGN(const std::vector<std::string> names, list_folder(folder));
+  for (const std::string& name : names)
+    if (const std::optional<int64_t> step = step_of(name)) steps.push_back(*step);
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
 Result<CheckpointList> list_checkpoints(const std::string& folder) {
   CheckpointList list;
   TRY_ASSIGN(const bool there, is_there(folder));
@@ -126,7 +135,7 @@ Result<CheckpointList> list_checkpoints(const std::string& folder) {
   for (const std::string& name : names) {
     const std::optional<int64_t> step = step_of(name);
     if (!step) continue;
-    Result<CheckpointInfo> info = inspect(join_path(folder, name), *step);
+    Result<CheckpointInfo> info = inspect_checkpoint(join_path(folder, name), *step);
     if (info) {
       list.complete.push_back(*std::move(info));
     } else if (is_damage(info.error().code)) {
@@ -179,24 +188,31 @@ Result<SaveReport> save_checkpoint(const std::string& folder,
   return report;
 }
 
-Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, KeepRules keep) {
-  TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
-  std::set<int64_t> kept = {keep.keep_step};
+std::vector<CheckpointInfo> not_kept(const std::vector<CheckpointInfo>& list,
+                                     const KeepRules& keep) {
+  std::set<size_t> kept;
   const auto last = static_cast<size_t>(std::max(keep.keep_last, 1));
-  for (size_t i = 0; i < std::min(last, list.complete.size()); ++i)
-    kept.insert(list.complete[list.complete.size() - 1 - i].step);
-  std::vector<CheckpointInfo> ranked;
-  for (const CheckpointInfo& c : list.complete)
-    if (c.held_out_loss && std::isfinite(*c.held_out_loss)) ranked.push_back(c);
-  std::sort(ranked.begin(), ranked.end(), [](const CheckpointInfo& a, const CheckpointInfo& b) {
-    return std::pair(*a.held_out_loss, -a.step) < std::pair(*b.held_out_loss, -b.step);
+  std::vector<size_t> ranked;
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i].step == keep.keep_step || list.size() - i <= last) kept.insert(i);
+    if (list[i].held_out_loss && std::isfinite(*list[i].held_out_loss)) ranked.push_back(i);
+  }
+  std::sort(ranked.begin(), ranked.end(), [&](size_t a, size_t b) {
+    return *list[a].held_out_loss < *list[b].held_out_loss ||
+           (*list[a].held_out_loss == *list[b].held_out_loss && a > b);
   });
   const auto best = static_cast<size_t>(std::max(keep.keep_best, 0));
-  for (size_t i = 0; i < std::min(best, ranked.size()); ++i) kept.insert(ranked[i].step);
+  for (size_t i = 0; i < std::min(best, ranked.size()); ++i) kept.insert(ranked[i]);
+  std::vector<CheckpointInfo> others;
+  for (size_t i = 0; i < list.size(); ++i)
+    if (!kept.contains(i)) others.push_back(list[i]);
+  return others;
+}
 
+Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, KeepRules keep) {
+  TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
   std::vector<std::string> removed, problems;
-  for (const CheckpointInfo& c : list.complete) {
-    if (kept.contains(c.step)) continue;
+  for (const CheckpointInfo& c : not_kept(list.complete, keep)) {
     if (const Result<void> r = remove_folder(c.path); r) {
       removed.push_back(c.path);
     } else {
@@ -206,15 +222,6 @@ Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, Ke
   for (std::string& problem : clean(folder)) problems.push_back(std::move(problem));
   if (!problems.empty()) return fail(Code::kUnavailable, "{}", problems.front());
   return removed;
-}
-
-Result<void> remove_later_checkpoints(const std::string& folder, int64_t step) {
-  TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
-  Result<void> done;
-  for (auto c = list.complete.rbegin(); c != list.complete.rend() && c->step > step; ++c)
-    if (const Result<void> removed = remove_folder(c->path); !removed && done)
-      done = fail(Code::kUnavailable, "{}", removed.error().message);
-  return done;
 }
 
 }  // namespace ferry

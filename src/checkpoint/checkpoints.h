@@ -33,6 +33,18 @@ struct CheckpointList {
 
 std::string checkpoint_path(const std::string& folder, int64_t step);
 
+/// The steps of the run's step folders, ascending, whatever is in them. A folder that does not exist has none. Errors:
+/// kUnavailable, kExhausted.
+Result<std::vector<int64_t>> step_folders(const std::string& folder);
+
+/// What an error says of a checkpoint itself, and not of a disk that did not answer, a permission or a limit: only then
+/// may it be passed over.
+bool is_damage(Code code);
+
+/// The checkpoint in this folder, which need not have its step's name, if it is complete. Errors: is_damage(), if it is
+/// not; kUnavailable, kExhausted: it cannot be read just now.
+Result<CheckpointInfo> inspect_checkpoint(const std::string& path, int64_t step);
+
 /// Complete: checksums.json and every file that it lists, of the listed size, and a state.json that
 /// is unharmed and says the same step. (ModelDir::verify hashes the rest.) Puts back what a killed
 /// replacement left aside. A folder that does not exist is an empty list. Errors: kUnavailable,
@@ -56,13 +68,13 @@ struct KeepRules {
   int64_t keep_step = -1;  // and the one of this step
 };
 
+/// Those of the list, oldest first, that the rules do not keep. Pure.
+std::vector<CheckpointInfo> not_kept(const std::vector<CheckpointInfo>& list,
+                                     const KeepRules& keep);
+
 /// Removes the other complete checkpoints, and leftovers of dead writers. Returns the paths
 /// removed. Errors: kUnavailable, naming the first that could not be removed (the others are), or
 /// that holds what Ferry did not write and therefore stays.
 Result<std::vector<std::string>> prune_checkpoints(const std::string& folder, KeepRules keep);
-
-/// Removes the complete checkpoints of later steps than `step`, the newest first, so that what is left is what a run
-/// leaves that is killed. Errors: as prune_checkpoints.
-Result<void> remove_later_checkpoints(const std::string& folder, int64_t step);
 
 }  // namespace ferry

@@ -178,28 +178,41 @@ TEST(Checkpoints, ListsAndPrunes) {
   EXPECT_EQ(step_in(list->complete[0]), 123456789);
 }
 
-TEST(Checkpoints, OneThatIsNamedIsKeptAndThoseOfLaterStepsCanBeRemoved) {
-  const std::string folder = fresh_folder("later");
-  for (const int64_t step : {10, 20, 30, 40, 50})
-    ASSERT_TRUE(save_checkpoint(folder, step, model(1), state(step)));
-  const auto there = [&] {
+// Beside the newest, and beside the best: whichever of these it is itself.
+TEST(Checkpoints, OneThatIsNamedIsKeptBesideTheOthers) {
+  const auto of = [](int64_t step, std::optional<double> loss) {
+    return CheckpointInfo{.step = step, .path = {}, .held_out_loss = loss};
+  };
+  const std::vector<CheckpointInfo> list = {
+      of(10, 2.0), of(20, 1.0), of(30, std::nullopt), of(40, 3.0), of(50, 3.0)};
+  const auto removed = [&](int last, int best, int64_t step) {
     std::vector<int64_t> steps;
-    const Result<CheckpointList> list = list_checkpoints(folder);
-    for (const CheckpointInfo& c : list->complete) steps.push_back(c.step);
+    for (const CheckpointInfo& c :
+         not_kept(list, {.keep_last = last, .keep_best = best, .keep_step = step}))
+      steps.push_back(c.step);
     return steps;
   };
+  using Steps = std::vector<int64_t>;
+  EXPECT_EQ(removed(1, 0, 10), (Steps{20, 30, 40}));
+  EXPECT_EQ(removed(1, 1, 10), (Steps{30, 40}));
+  EXPECT_EQ(removed(1, 1, 20), (Steps{10, 30, 40})) << "it is the best one: no second one instead";
+  EXPECT_EQ(removed(2, 0, 30), (Steps{10, 20}));
+  EXPECT_EQ(removed(2, 0, 40), (Steps{10, 20, 30})) << "it is among the newest: no third one";
+  EXPECT_EQ(removed(1, 0, 50), (Steps{10, 20, 30, 40}));
+  EXPECT_EQ(removed(1, 0, 35), (Steps{10, 20, 30, 40})) << "there is none of that step";
+  EXPECT_EQ(removed(1, 0, -1), (Steps{10, 20, 30, 40}));
+  EXPECT_EQ(removed(5, 0, -1), Steps{});
+
+  const std::string folder = fresh_folder("named");
+  for (const int64_t step : {10, 20, 30, 40, 50})
+    ASSERT_TRUE(save_checkpoint(folder, step, model(1), state(step)));
+  const auto there = [&] { return *step_folders(folder); };
   ASSERT_TRUE(prune_checkpoints(folder, {.keep_last = 2, .keep_best = 0, .keep_step = 20}));
-  EXPECT_EQ(there(), (std::vector<int64_t>{20, 40, 50}));
-  ASSERT_TRUE(prune_checkpoints(folder, {.keep_last = 3, .keep_best = 0, .keep_step = 30}));
-  EXPECT_EQ(there(), (std::vector<int64_t>{20, 40, 50}));
-  // What another put there stays, and is told; the rest goes.
-  ASSERT_TRUE(write_file_atomic(join_path(checkpoint_path(folder, 40), "mine.txt"), "x"));
-  EXPECT_TRUE(fails(remove_later_checkpoints(folder, 20), Code::kUnavailable, {"mine.txt"}));
-  EXPECT_EQ(there(), (std::vector<int64_t>{20, 40}));
-  ASSERT_TRUE(remove_tree(join_path(checkpoint_path(folder, 40), "mine.txt")));
-  ASSERT_TRUE(remove_later_checkpoints(folder, 20));
-  EXPECT_EQ(there(), (std::vector<int64_t>{20}));
-  EXPECT_TRUE(remove_later_checkpoints(folder, 20));
+  EXPECT_EQ(there(), (Steps{20, 40, 50}));
+  ASSERT_TRUE(prune_checkpoints(folder, {.keep_last = 1, .keep_best = 0, .keep_step = 20}));
+  EXPECT_EQ(there(), (Steps{20, 50}));
+  ASSERT_TRUE(prune_checkpoints(folder, {.keep_last = 1, .keep_best = 0}));
+  EXPECT_EQ(there(), Steps{50});
 }
 
 /// Whoever keeps a model without what training needs has a whole model; what else is missing stays missing.

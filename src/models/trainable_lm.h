@@ -43,12 +43,21 @@ struct Losses {
   ForwardTrace trace;           // layer outputs are not kept
 };
 
+/// What a pass chooses experts in.
+struct RoutedLayers {
+  int64_t layers = 0, mtp_layers = 0;  // the MTP module's are apart: not each step runs it
+  int64_t top_k = 0;                   // experts of a token in each
+};
+
 class TrainableLm : public CausalLm {
  public:
   virtual Losses losses(const TokenBatch& batch, const LossOptions& options) = 0;
 
   /// For each MoE layer its selection bias, in layer order; empty if the model has none.
   virtual std::vector<Weight*> selection_biases() = 0;
+
+  /// None of a model without experts.
+  virtual RoutedLayers routed_layers() const { return {}; }
 
   virtual int64_t parameters_active() const = 0;  // used for one token
   /// Multiplications and additions of one token's forward pass, attention included, at a mean

@@ -411,7 +411,7 @@ std::vector<Field> fields_of(Settings& s) {
        "rewinds",
        &t.rewinds,
        kFollows,
-       "times that it goes back to the same step; then the run ends",
+       "times that it goes back without coming to a later place; then the run ends",
        "",
        {1, 1000}},
       {"train",

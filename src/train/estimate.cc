@@ -9,7 +9,7 @@
 #include "base/os_error.h"
 #include "base/system.h"
 #include "base/units.h"
-#include "checkpoint/checkpoints.h"
+#include "checkpoint/undone_checkpoints.h"
 #include "device/cpu/cpu_device.h"
 #include "device/tensor_products.h"
 #include "ops/matmul/matmul.h"
@@ -113,10 +113,15 @@ Estimate estimate(const models::TrainableLm& model,
     e.memory_bytes_there = program;
   }
   e.memory_bytes_there += e.weight_bytes + static_cast<double>(optimizer_bytes);
-  const double kept =
-      static_cast<double>(s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0) +
-                          (s.train.rewind_every > 0 ? 1 : 0) + 1);
-  e.disk_bytes = kept * static_cast<double>(checkpoint_bytes);
+  // Which experts the next step's tokens go to, and this one's; both are there for a moment.
+  const models::RoutedLayers routed = model.routed_layers();
+  if (s.train.anticipatory_steps > 0)
+    e.memory_bytes += 2.0 * sizeof(int32_t) * static_cast<double>(s.train.tokens_per_step) *
+                      static_cast<double>((routed.layers + routed.mtp_layers) * routed.top_k);
+  const int64_t kept = s.checkpoint.keep_last + (s.checkpoint.keep_best ? 1 : 0);
+  // What is gone back to, and as many of undone steps as of the run's are kept beside it.
+  const int64_t of_spikes = s.train.rewind_every > 0 ? 1 + kept : 0;
+  e.disk_bytes = static_cast<double>(kept + of_spikes + 1) * static_cast<double>(checkpoint_bytes);
   e.peak_flops_per_s = peak_flops_per_s;
   e.seconds = seconds_of(e);
   return e;
@@ -219,9 +224,10 @@ Result<void> check_still_fits(const Estimate& e,
   rest.memory_bytes *= ranks;  // which share this machine
   // Likewise of the disk: checkpoints that are there are among those that will be kept.
   TRY_ASSIGN(const CheckpointList there, list_checkpoints(s.checkpoint.dir));
+  TRY_ASSIGN(const std::vector<CheckpointInfo> undone, list_undone(s.checkpoint.dir));
   const auto one = static_cast<double>(checkpoint.model_bytes + checkpoint.state_bytes);
-  rest.disk_bytes =
-      std::max(one, rest.disk_bytes - static_cast<double>(there.complete.size()) * one);
+  rest.disk_bytes = std::max(
+      one, rest.disk_bytes - static_cast<double>(there.complete.size() + undone.size()) * one);
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(s.checkpoint.dir));
   TRY(check_fits(rest, s, memory_available(device), memory_available(), disk));
   return check_file_limit(std::max(std::min(checkpoint.model_bytes, ModelContents{}.shard_bytes),

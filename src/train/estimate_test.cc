@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include "device/cpu/cpu_device.h"
+#include "models/registry.h"
+
 namespace ferry {
 namespace {
 
@@ -23,6 +26,37 @@ TEST(Estimate, EachMemoryAndTheDiskIsAsked) {
   EXPECT_TRUE(says(check_fits(e, settings, much, much, 1'000'000'000), "checkpoints need"));
   EXPECT_NE(describe(e, settings).find("of the host's"), std::string::npos);
   EXPECT_EQ(describe({.memory_bytes = 3e9}, settings).find("host"), std::string::npos);
+}
+
+/// Checkpoints that are kept for a loss spike, or because of one, and the experts of tokens to come.
+TEST(Estimate, CountsWhatALossSpikeMayTake) {
+  const auto model = *models::make_model(
+      R"({"model_type": "deepseek_v3", "vocab_size": 40, "hidden_size": 16,
+  "num_hidden_layers": 3, "first_k_dense_replace": 1, "intermediate_size": 24,
+  "moe_intermediate_size": 8, "n_routed_experts": 4, "n_shared_experts": 1,
+  "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc",
+  "scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 1.5,
+  "num_attention_heads": 2, "q_lora_rank": null, "kv_lora_rank": 8, "qk_nope_head_dim": 8,
+  "qk_rope_head_dim": 4, "v_head_dim": 8, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+  "max_position_embeddings": 64, "num_nextn_predict_layers": 1, "initializer_range": 0.1,
+  "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 1})",
+      "config",
+      cpu_device(),
+      DType::kBF16,
+      DType::kF32);
+  Settings settings;
+  settings.train.tokens_per_step = 100'000 * settings.train.micro_batch_tokens;
+  settings.checkpoint.keep_last = 5;
+  settings.checkpoint.keep_best = true;
+  const auto of = [&] { return estimate(*model, settings, 0, nullptr, 0, 1000, 1e9); };
+  const Estimate calm = of();
+  EXPECT_EQ(calm.disk_bytes, 7000) << "and one that is being written";
+  settings.train.rewind_every = 10;
+  EXPECT_EQ(of().disk_bytes, 7000 + 7000) << "the place, and as many that are set aside";
+  settings.train.anticipatory_steps = 50;
+  // Of this step and the next one, in two layers and the MTP module's, two experts of each token, four bytes each.
+  const double experts = 2.0 * 3 * 2 * 4 * static_cast<double>(settings.train.tokens_per_step);
+  EXPECT_NEAR(of().memory_bytes - calm.memory_bytes, experts, 0.02 * experts);
 }
 
 /// Of answers that are learnt from the longest is the smallest pass there is.

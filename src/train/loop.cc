@@ -31,7 +31,7 @@ void set_figures(Record& record, const PreferenceFigures& f) {
 }  // namespace
 
 Result<void> TrainingRun::steps() {
-  beats_.step_done(state_.step);
+  beats_.step_done(state_.step, state_.rewinds.count);
   if (state_.step >= options_.replay_to && options_.replay_to > 0) device_->set_replay(false);
   for (;;) {
     try {
@@ -120,7 +120,13 @@ void TrainingRun::prepare_texts() {
   std::vector<data::Batch> batches = batches_from(state_.tokens + state_.rewinds.skipped_tokens);
   tokens_after_ = batches.back().end - state_.rewinds.skipped_tokens;
   for (data::Batch& b : batches) spoil_labels(b, data_.vocab_size);
-  const bool given = !state_.anticipated.empty() && fits(state_.anticipated, batches);
+  // What a checkpoint has of it may be of other settings: of steps of another size, or none are to be given any.
+  const bool given = anticipates(state_.rewinds, state_.step + 1, settings_.train) &&
+                     !state_.anticipated.empty() &&
+                     fits(state_.anticipated,
+                          batches,
+                          step_->routed_layers(state_.step),
+                          model_->routed_layers().top_k);
   if (given) record_.anticipated = 1;
   step_->prepare(
       state_.step,
@@ -188,8 +194,12 @@ void TrainingRun::decide(const StepGradients& g) {
   record_.gradient_norm_z = state_.norm_z.add(gradients_.norm);
   record_.lr = learning_rate_at(schedule_, state_.step);
   record_.skipped = refusal(gradients_, record_);
-  spike_after_ =
-      after_step(state_.spike, state_.step + 1, record_.skipped.has_value(), gradients_.loss, line);
+  spike_after_ = after_step(state_.spike,
+                            state_.step + 1,
+                            place_in_data(),
+                            record_.skipped.has_value(),
+                            gradients_.loss,
+                            line);
   anticipated_after_.clear();
   if (anticipates(state_.rewinds, state_.step + 2, settings_.train))
     anticipated_after_ = step_->routing(
@@ -218,7 +228,7 @@ Result<void> TrainingRun::end_step() {
                     *record_.logprob_mismatches,
                     *record_.logprobs_compared));
   if (own_steps_ == 1) beats_.begin(Work::kTraining, micro_batches());
-  beats_.step_done(state_.step);
+  beats_.step_done(state_.step, state_.rewinds.count);
   return refusals_.step(state_.step, record_.skipped, settings_.checkpoint.dir, *progress_);
 }
 
@@ -343,6 +353,7 @@ Result<void> TrainingRun::save(bool last) {
         settings_.checkpoint.dir, *folder_, *metrics_, [this](const std::string& text) {
           progress_->note(text);
         }));
+    if (undone_after_) set_undone_aside(*undone_after_);
     std::function<bool()> keep_waiting;
     if (last) keep_waiting = [this] { return !told_to_stop(); };
     TRY_ASSIGN(const Saved saved,
@@ -361,6 +372,7 @@ Result<void> TrainingRun::save(bool last) {
   }
   saved_step_ = state_.step;
   saved_figure_ = state_.held_out_loss.has_value();
+  damaged_.erase(state_.step);
   return {};
 }
 

@@ -233,7 +233,7 @@ Result<void> remove_run_leftovers(const std::string& folder) {
     return {};
   };
   TRY(sweep(folder, [](std::string_view of) {
-    return of == "metrics.jsonl" || of == kCurveName || of == kRunStatusName;
+    return of == "metrics.jsonl" || of == kUndoneName || of == kCurveName || of == kRunStatusName;
   }));
   const std::string samples = join_path(folder, kSamplesFolder);
   TRY_ASSIGN(const bool there, is_there(samples));

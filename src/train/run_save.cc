@@ -1,9 +1,11 @@
 #include "train/run_save.h"
 
 #include "base/clock.h"
+#include "base/counted.h"
 #include "base/file.h"
 #include "base/os_error.h"
 #include "base/units.h"
+#include "checkpoint/undone_checkpoints.h"
 #include "train/curve.h"
 #include "train/run_passport.h"
 
@@ -29,15 +31,41 @@ Result<void> draw_curve(const Settings& settings,
                            loss_curve_svg(metrics, curve));
 }
 
-/// The checkpoint that the run would go back to if its loss spiked, of those that there are; -1: none is kept for that.
-int64_t place_to_go_back(const RunState& state, const Settings& settings) {
-  constexpr int64_t kNone = -1;
-  if (settings.train.rewind_every == 0) return kNone;
-  const Result<CheckpointList> there = list_checkpoints(settings.checkpoint.dir);
-  if (!there) return kNone;  // then none is removed, either
+KeepRules rules_of(const Settings& settings) {
+  return {.keep_last = static_cast<int>(settings.checkpoint.keep_last),
+          .keep_best = settings.checkpoint.keep_best ? 1 : 0};
+}
+
+/// Of what the run has set aside as many are kept as of its own. `say` is told what becomes of the others: nobody else
+/// would know.
+Result<void> prune_aside(const Settings& settings,
+                         const std::function<void(const std::string&)>& say) {
+  const std::string& folder = settings.checkpoint.dir;
+  TRY_ASSIGN(const std::vector<std::string> removed, prune_undone(folder, rules_of(settings)));
+  if (!removed.empty())
+    say(
+        fmt::format("removed    {} of undone steps: of those in {} checkpoint.keep_last ({}) and "
+                    "checkpoint.keep_best stay",
+                    counted(std::ssize(removed), "checkpoint", "checkpoints"),
+                    join_path(folder, kUndoneFolder),
+                    settings.checkpoint.keep_last));
+  return {};
+}
+
+/// Removes what is not to be kept, and is not what the run would go back to if its loss spiked.
+Result<void> prune(const RunState& state, const Settings& settings) {
+  const std::string& folder = settings.checkpoint.dir;
+  KeepRules keep = rules_of(settings);
+  TRY_ASSIGN(const CheckpointList there, list_checkpoints(folder));
+  // What could not be set aside yet would be taken for the newest.
+  if (!there.complete.empty() && there.complete.back().step > state.step) return {};
   std::vector<int64_t> steps;
-  for (const CheckpointInfo& c : there->complete) steps.push_back(c.step);
-  return goes_back_to(state.spike, state.step, steps, settings.train).value_or(kNone);
+  for (const CheckpointInfo& c : there.complete) steps.push_back(c.step);
+  if (settings.train.rewind_every > 0)
+    if (const auto places = places_before(state.spike, state.step, steps, settings.train);
+        !places.empty())
+      keep.keep_step = places.front();
+  return prune_checkpoints(folder, keep).map([](const auto&) {});
 }
 
 /// Until the disk seems to have room again; where it does not say so (a quota, inodes, another run that is as quick),
@@ -116,10 +144,8 @@ Result<Saved> save_run(models::CausalLm& model,
     if (!result) report.warnings.push_back(result.error().message);
   };
   beats.begin(Work::kRemoving);
-  warn(prune_checkpoints(folder,
-                         {.keep_last = static_cast<int>(settings.checkpoint.keep_last),
-                          .keep_best = settings.checkpoint.keep_best ? 1 : 0,
-                          .keep_step = place_to_go_back(state, settings)}));
+  warn(prune(state, settings));
+  warn(prune_aside(settings, [&](const std::string& text) { progress.note(text); }));
   if (settings.log.curve) warn(draw_curve(settings, state, model.parameters_total(), metrics));
   progress.note(fmt::format("saved      {} ({}, {})",
                             report.path,

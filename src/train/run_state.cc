@@ -68,12 +68,14 @@ void put(nlohmann::ordered_json& document, const Spike& spike) {
   if (spike.since == 0) return;
   document["spike_since"] = spike.since;
   if (std::isfinite(spike.line)) document["spike_line"] = spike.line;
+  document["spike_from"] = spike.from;
 }
 
 void put(nlohmann::ordered_json& document, const Rewinds& r) {
   if (r.count == 0) return;
   document["rewinds"] = r.count;
   document["rewound_to"] = r.to;
+  document["rewound_furthest"] = r.furthest;
   document["rewinds_there"] = r.there;
   document["skipped_tokens"] = r.skipped_tokens;
 }
@@ -83,6 +85,7 @@ Spike read_spike(JsonFields& f, int64_t step) {
   if (!f.has("spike_since")) return spike;
   spike.since = f.integer("spike_since", 1, std::max<int64_t>(step, 1));
   if (f.has("spike_line")) spike.line = f.real("spike_line");
+  spike.from = f.integer("spike_from", 0, kRunTokensMax, 0);
   return spike;
 }
 
@@ -91,6 +94,7 @@ Rewinds read_rewinds(JsonFields& f, int64_t step) {
   r.count = f.integer("rewinds", 0, kRunTokensMax, 0);
   if (r.count == 0) return r;
   r.to = f.integer("rewound_to", 1, std::max<int64_t>(step, 1));
+  r.furthest = f.integer("rewound_furthest", r.to, kRunTokensMax, r.to);
   r.there = f.integer("rewinds_there", 1, r.count);
   r.skipped_tokens = f.integer("skipped_tokens", 0, kRunTokensMax);
   return r;

@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <limits>
-#include <optional>
 #include <vector>
 
 #include "train/config.h"
@@ -21,6 +20,8 @@ struct Spike {
   static constexpr double kNoLine = std::numeric_limits<double>::infinity();
   int64_t since = 0;      // its first step; 0: the last step was of none
   double line = kNoLine;  // above which a loss is of it; no line: refused updates alone are
+  int64_t from =
+      0;  // where in the data that first step begins: a token; of pairs of answers, a pair
   bool operator==(const Spike&) const = default;
 };
 
@@ -28,7 +29,8 @@ struct Spike {
 struct Rewinds {
   int64_t count = 0;           // how often, in all
   int64_t to = 0;              // the step that it went back to last; 0: none
-  int64_t there = 0;           // how often to that step, since it last went back to another
+  int64_t furthest = 0;        // the latest step that it ever went back to
+  int64_t there = 0;           // how often to that one or to one before it: in vain, so far
   int64_t skipped_tokens = 0;  // of the stream: those of the steps that were undone
   bool operator==(const Rewinds&) const = default;
 };
@@ -37,21 +39,29 @@ struct Rewinds {
 double spike_line(const ZScore& losses, const TrainSettings& settings);
 
 /// After step `step`, where `before` is what the steps before it were of. `line`: spike_line() before its loss was
-/// known. A loss that is no number is above every line.
-Spike after_step(const Spike& before, int64_t step, bool refused, double loss, double line);
+/// known; `from`: where in the data it begins. A loss that is no number is above every line.
+Spike after_step(
+    const Spike& before, int64_t step, int64_t from, bool refused, double loss, double line);
 
-/// Whether the run goes back after this step, if there is anything to go back to. It asks once in a spike.
+/// Whether the run goes back after this step, if there is anything to go back to: after each step of a spike that has
+/// lasted long enough, so that settings that changed while it lasted, or a disk that did not answer, decide nothing for
+/// good.
 bool goes_back(const Spike& spike, int64_t step, const TrainSettings& settings);
 
 /// The last step that can be gone back to, after `step`: its checkpoint is kept. 0: none.
 int64_t before_spike(const Spike& spike, int64_t step, const TrainSettings& settings);
 
-/// Of checkpoints of these steps, ascending, the one to go back to: not those that a stop made, or whoever stopped a
-/// run would have trained another model. Nothing: there is none.
-std::optional<int64_t> goes_back_to(const Spike& spike,
-                                    int64_t step,
-                                    const std::vector<int64_t>& checkpoints,
-                                    const TrainSettings& settings);
+/// Of checkpoints of these steps, ascending, those that can be gone back to, the one to try first in front: it is
+/// before_spike(), unless somebody or something has taken that away. Not those that a stop made, or whoever stopped a
+/// run would have trained another model.
+std::vector<int64_t> places_before(const Spike& spike,
+                                   int64_t step,
+                                   const std::vector<int64_t>& checkpoints,
+                                   const TrainSettings& settings);
+
+/// Whether the run has gone back in vain as often as it may: it has not come to a later place since. Places in turn
+/// (20, 10, 20, 10) are counted together, so that there is an end to it.
+bool has_gone_back_enough(const Rewinds& rewinds, int64_t to, const TrainSettings& settings);
 
 /// When it has gone back to this step, from steps that had taken so many tokens.
 Rewinds after_going_back(const Rewinds& before, int64_t to, int64_t taken);

@@ -19,15 +19,20 @@ bool anticipates(const Rewinds& rewinds, int64_t step, const TrainSettings& sett
   return rewinds.count > 0 && behind > 0 && behind <= settings.anticipatory_steps;
 }
 
-bool fits(const StepRouting& routing, std::span<const data::Batch> micro_batches) {
+bool fits(const StepRouting& routing,
+          std::span<const data::Batch> micro_batches,
+          int64_t layers,
+          int64_t top_k) {
   return std::equal(routing.begin(),
                     routing.end(),
                     micro_batches.begin(),
                     micro_batches.end(),
-                    [](const std::vector<Tensor>& layers, const data::Batch& batch) {
-                      return std::all_of(layers.begin(), layers.end(), [&](const Tensor& t) {
-                        return t.dim(0) == std::ssize(batch.tokens);
-                      });
+                    [&](const std::vector<Tensor>& chosen, const data::Batch& batch) {
+                      const Shape shape = {std::ssize(batch.tokens), top_k};
+                      return std::ssize(chosen) == layers &&
+                             std::all_of(chosen.begin(), chosen.end(), [&](const Tensor& t) {
+                               return t.shape() == shape;
+                             });
                     });
 }
 

@@ -28,8 +28,12 @@ using StepRouting = std::vector<std::vector<Tensor>>;
 /// train.anticipatory_steps steps. The first one behind it has no step before it that could have chosen.
 bool anticipates(const Rewinds& rewinds, int64_t step, const TrainSettings& settings);
 
-/// Whether it is one for these micro-batches: a run that goes on may have steps of another size.
-bool fits(const StepRouting& routing, std::span<const data::Batch> micro_batches);
+/// Whether it is one for these micro-batches, where so many layers choose so many experts: a run that goes on may have
+/// steps of another size, or run the MTP module where it did not.
+bool fits(const StepRouting& routing,
+          std::span<const data::Batch> micro_batches,
+          int64_t layers,
+          int64_t top_k);
 
 /// For a checkpoint: its tensors, and how many micro-batches and layers they are of.
 void put(const StepRouting& routing, std::vector<StatePiece>& pieces);

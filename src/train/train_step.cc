@@ -181,6 +181,11 @@ bool TrainStep::runs_mtp(int64_t step) const {
   return model_.has_mtp() && settings_.mtp_weight > 0 && step % settings_.mtp_every == 0;
 }
 
+int64_t TrainStep::routed_layers(int64_t step) const {
+  const models::RoutedLayers routed = model_.routed_layers();
+  return routed.layers + (runs_mtp(step) ? routed.mtp_layers : 0);
+}
+
 StepRouting TrainStep::routing(int64_t step, std::span<const data::Batch> micro_batches) {
   flight::set_pass(flight::Pass::kForward);
   StepRouting chosen;

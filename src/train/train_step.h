@@ -92,6 +92,8 @@ class TrainStep {
   /// The experts that the weights choose, as they are now, for the micro-batches of step number `step`. What was
   /// prepared stays prepared.
   StepRouting routing(int64_t step, std::span<const data::Batch> micro_batches);
+  /// In how many layers that is, where the MTP module counts if the step runs it.
+  int64_t routed_layers(int64_t step) const;
 
   /// The same of weighted labels, which no MTP module sees. Waits once more, for the token losses.
   WeightedGradients gradients(std::span<const WeightedBatch> micro_batches,

@@ -59,6 +59,20 @@ TEST(TrainStep, WaitsForTheDeviceOnce) {
   }
 }
 
+/// What a checkpoint has of a step's experts is compared with it.
+TEST(TrainStep, KnowsInHowManyLayersItChoosesExperts) {
+  auto model = *models::make_model(kConfig, "config", cpu_device(), DType::kBF16, DType::kF32);
+  models::initialise(*model, 3);
+  Optimizer optimizer({}, model->weights());
+  TrainStep step(*model, optimizer, {.mtp_every = 2});
+  const std::vector<data::Batch> batches = {batch_of(1), batch_of(9)};
+  for (int64_t s = 0; s < 4; ++s) {
+    EXPECT_EQ(step.routed_layers(s), s % 2 == 0 ? 3 : 2) << s;
+    EXPECT_TRUE(fits(
+        step.routing(s, batches), batches, step.routed_layers(s), model->routed_layers().top_k));
+  }
+}
+
 struct Made {
   StepGradients step;
   std::vector<std::vector<float>> weights;  // when it was made

@@ -175,9 +175,12 @@ void TrainingRun::make_step() {
 }
 
 Result<void> TrainingRun::open_metrics() {
-  TRY_ASSIGN(
-      metrics_,
-      MetricsLog::open(settings_.checkpoint.dir, state_.step, settings_.log.tensorboard, clock_));
+  TRY_ASSIGN(metrics_,
+             MetricsLog::open(settings_.checkpoint.dir,
+                              state_.step,
+                              settings_.log.tensorboard,
+                              clock_,
+                              {.rewinds = state_.rewinds.count, .after = state_.rewinds.to}));
   for (const std::string& note : metrics_->notes()) progress_->note("note       " + note);
   return {};
 }

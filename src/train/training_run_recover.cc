@@ -87,13 +87,13 @@ Result<void> TrainingRun::settle() {
   give_untrained(plan);
   take_carried(plan);
   TRY(adopt(plan, words));
-  if (fresh() && first() && state_.rewinds.count > 0) TRY(forget_undone());
+  if (fresh() && first() && state_.rewinds.count > 0) set_undone_aside(state_.step);
   agree_again();
   if (guard_) guard_->wrote();
   // Only when all are there is a successor somebody to hear of the step from: until then another loss makes it begin
   // again.
   stage_ = Standing::Stage::kBetween;
-  beats_.step_done(state_.step);
+  beats_.step_done(state_.step, state_.rewinds.count);
   begin_step();  // whoever took a place is in it: the run may be over by then, and nothing else would tell
   std::string who;
   for (int r = 0; r < place().ranks; ++r)

@@ -3,29 +3,42 @@
 //
 // Nothing of it depends on who was killed meanwhile. A run that is begun again between the spike and the next
 // checkpoint trains the same steps again, meets the same spike, and goes back to the same place.
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/alive.h"
+#include "base/clock.h"
 #include "base/counted.h"
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/os_error.h"
+#include "checkpoint/checksums.h"
+#include "checkpoint/undone_checkpoints.h"
+#include "train/flip_point_in.h"
 #include "train/run_save.h"
 #include "train/training_run.h"
 
 namespace ferry {
 namespace {
 
-/// The records of steps that are undone, oldest first, behind those of earlier ones.
-Result<void> set_aside(const std::string& folder, const Metrics& metrics, int64_t after) {
-  std::string lines;
-  for (const StepRecord& r : metrics.steps)
-    if (r.step > after) lines += to_json_line(r) + "\n";
-  if (lines.empty()) return {};
-  TRY_ASSIGN(FileWriter file, FileWriter::append(join_path(folder, kUndoneName)));
-  return file.write(lines);
+// A disk that does not answer may do so a moment later; whoever goes back further instead trains another model.
+constexpr int kTries = 3;
+constexpr double kPauseS = 1;
+
+/// What a rank says of a checkpoint that the run would go back to.
+enum class Sight : int64_t { kWhole, kDamaged, kUnreadable };
+
+/// Every byte of it, before anything is changed.
+Result<void> check_place(const std::string& path, int64_t step, const RunData& data) {
+  TRY_ASSIGN(Checksums sums, Checksums::open(path));
+  TRY(sums.check_all());
+  TRY_ASSIGN(const Resumed there,
+             read_run({.step = step, .path = path, .held_out_loss = {}}, data));
+  if (there.state.step == step) return {};
+  return fail(Code::kCorrupt, "{}: is of step {}; was the folder renamed?", path, there.state.step);
 }
 
 }  // namespace
@@ -33,56 +46,123 @@ Result<void> set_aside(const std::string& folder, const Metrics& metrics, int64_
 /// With other ranks everybody has made the step when this goes on: nobody is left who would need the step's sums.
 Result<void> TrainingRun::go_back_if_due() {
   if (!goes_back(state_.spike, state_.step, settings_.train)) return {};
-  TRY_ASSIGN(const int64_t to, agreed_place());
+  const bool any = before_spike(state_.spike, state_.step, settings_.train) > 0;
+  TRY_ASSIGN(const int64_t to, any ? agreed_place() : Result<int64_t>(0));
   const int64_t lasted = state_.step - state_.spike.since + 1;
   if (to == 0) {
-    progress_->note(fmt::format(
-        "warning    step {}: the loss has spiked for {}, and there is no checkpoint from before "
-        "that to go back to: of step {} at least, and at a multiple of train.rewind_every",
-        state_.step,
-        counted(lasted, "step", "steps"),
-        settings_.train.rewind_every));
+    const bool told = std::exchange(told_of_no_place_, state_.spike.since) == state_.spike.since;
+    if (!told)
+      progress_->note(fmt::format(
+          "warning    step {}: the loss has spiked for {}, and there is no checkpoint from before "
+          "that to go back to: of step {} at least, and at a multiple of train.rewind_every",
+          state_.step,
+          counted(lasted, "step", "steps"),
+          settings_.train.rewind_every));
     return {};
   }
-  if (to == state_.rewinds.to && state_.rewinds.there >= settings_.train.rewinds)
+  if (has_gone_back_enough(state_.rewinds, to, settings_.train))
     return fail(
         Code::kVerdict,
-        "step {}: the loss has spiked for {} once more, after the run had gone back to step {} {}; "
-        "its checkpoint is in {}. Look at the data from token {} on, lower optimizer.lr, raise "
-        "schedule.warmup_steps, or raise train.rewinds, and go on with --resume",
+        "step {}: the loss has spiked for {} once more, after the run had gone back {} to step {} "
+        "or to one before it; its checkpoint is in {}. Look at {} {} to {} of the data, lower "
+        "optimizer.lr, raise schedule.warmup_steps, or raise train.rewinds, and go on with "
+        "--resume",
         state_.step,
         counted(lasted, "step", "steps"),
-        to,
         counted(state_.rewinds.there, "time", "times"),
+        state_.rewinds.furthest,
         settings_.checkpoint.dir,
-        state_.tokens + state_.rewinds.skipped_tokens);
-  return go_back(to);
+        of_pairs() ? "pairs" : "tokens",
+        state_.spike.from,
+        place_in_data());
+  TRY(go_back(to));
+  return compare_what_was_read();
 }
 
-/// Rank 0 looks at the checkpoints, all hear which it is; 0: there is none.
+/// Where in its data the next step begins.
+int64_t TrainingRun::place_in_data() const {
+  return of_pairs() ? state_.position : state_.tokens + state_.rewinds.skipped_tokens;
+}
+
+/// Of the checkpoints that rank 0 sees, the first one that every rank can read. 0: there is none.
 Result<int64_t> TrainingRun::agreed_place() {
-  int64_t to = 0;
+  std::vector<int64_t> places;
   if (first()) {
     // What lies there may be another run's by now.
     TRY(stay_in_run_folder(
         settings_.checkpoint.dir, *folder_, *metrics_, [this](const std::string& text) {
           progress_->note(text);
         }));
-    TRY_ASSIGN(const CheckpointList there, list_checkpoints(settings_.checkpoint.dir));
-    std::vector<int64_t> steps;
-    for (const CheckpointInfo& c : there.complete) steps.push_back(c.step);
-    to = goes_back_to(state_.spike, state_.step, steps, settings_.train).value_or(0);
+    TRY_ASSIGN(const std::vector<int64_t> there, step_folders(settings_.checkpoint.dir));
+    places = places_before(state_.spike, state_.step, there, settings_.train);
+    const int64_t last = before_spike(state_.spike, state_.step, settings_.train);
+    if (!places.empty() && places.front() != last)
+      progress_->note(
+          fmt::format("warning    step {} cannot be gone back to: {} is not there; an older one is",
+                      last,
+                      checkpoint_path(settings_.checkpoint.dir, last)));
   }
-  if (ranks() == nullptr) return to;
   static_cast<void>(fault_point("step.rewind"));
   begin_step();  // what is waited for is another rank's step
-  const std::vector<int64_t> mine = {to};
-  const std::vector<size_t> sizes(static_cast<size_t>(place().ranks), sizeof to);
-  const auto all = comm::all_gather(
-      *ranks(), {comm::Purpose::kRewind, state_.step}, comm::bytes_of(mine), sizes, kForever);
-  std::memcpy(&to, all.front().data(), sizeof to);
-  static_cast<void>(fault_point("step.rewound"));
-  return to;
+  std::string unreadable;
+  for (size_t n = 0;; ++n) {
+    // Rank 0's is what counts: the others have none to offer.
+    const int64_t step = all_say(n < places.size() ? places[n] : 0, 2 * n).front();
+    if (step == 0) break;
+    const std::string path = checkpoint_path(settings_.checkpoint.dir, step);
+    const Result<void> mine = look_at_place(path, step);
+    const Sight sight = mine                           ? Sight::kWhole
+                        : is_damage(mine.error().code) ? Sight::kDamaged
+                                                       : Sight::kUnreadable;
+    const std::vector<int64_t> sights = all_say(static_cast<int64_t>(sight), 2 * n + 1);
+    const auto worst = std::max_element(sights.begin(), sights.end());
+    if (static_cast<Sight>(*worst) == Sight::kWhole) {
+      static_cast<void>(fault_point("step.rewound"));
+      return step;
+    }
+    const std::string why =
+        mine ? fmt::format("{}: rank {} cannot read it", path, worst - sights.begin())
+             : mine.error().message;
+    if (static_cast<Sight>(*worst) == Sight::kUnreadable) unreadable = why;
+    if (told_of_no_place_ != state_.spike.since)
+      progress_->note(fmt::format(
+          "warning    step {} cannot be gone back to: {}; an older one is looked for", step, why));
+  }
+  if (unreadable.empty()) return 0;
+  // It may be there when a worker that follows comes to the same spike.
+  return fail(Code::kUnavailable, "{}; and no older checkpoint can be gone back to", unreadable);
+}
+
+/// Everybody's number, by rank; `round`: how often it is asked for.
+std::vector<int64_t> TrainingRun::all_say(int64_t mine, size_t round) {
+  if (ranks() == nullptr) return {mine};
+  const std::vector<int64_t> one = {mine};
+  const std::vector<size_t> sizes(static_cast<size_t>(place().ranks), sizeof mine);
+  std::vector<int64_t> all;
+  for (const std::vector<std::byte>& bytes :
+       comm::all_gather(*ranks(),
+                        {comm::Purpose::kRewind, state_.step, static_cast<uint32_t>(round)},
+                        comm::bytes_of(one),
+                        sizes,
+                        kForever))
+    std::memcpy(&all.emplace_back(), bytes.data(), sizeof mine);
+  return all;
+}
+
+/// Errors: what it is damaged by; what it cannot be read for, although it was tried some times.
+Result<void> TrainingRun::look_at_place(const std::string& path, int64_t step) {
+  if (const auto known = damaged_.find(step); known != damaged_.end())
+    return tl::unexpected(known->second);
+  for (int tries = 1;; ++tries) {
+    const int error = fault_point("step.look");
+    Result<void> whole =
+        error != 0 ? os_error("read", path, error) : check_place(path, step, data_);
+    if (whole) return whole;
+    if (is_damage(whole.error().code)) damaged_.emplace(step, whole.error());
+    if (is_damage(whole.error().code) || tries == kTries || told_to_stop()) return whole;
+    still_alive();
+    sleep_s(kPauseS);
+  }
 }
 
 /// Says nothing to other ranks, so that it is done whole, or the process ends.
@@ -113,9 +193,12 @@ Result<void> TrainingRun::go_back(int64_t to) {
   record_ = {};
   refusals_ = Refusals(refusals_.steps(), 0);
   make_step();
+  flip_restored();
   if (guard_) guard_->wrote();
+  // What failed may be behind this place once more.
+  if (options_.replay_to > state_.step) device_->set_replay(true);
   static_cast<void>(fault_point("step.restored"));
-  beats_.step_done(state_.step);
+  beats_.step_done(state_.step, state_.rewinds.count);
   if (!first()) return {};
   progress_->note(
       fmt::format("rewind     {}; back to step {} ({}), time {} of {}: {} undone, whose {} tokens "
@@ -134,19 +217,42 @@ Result<void> TrainingRun::go_back(int64_t to) {
         "before chose",
         to + 2,
         to + 1 + n));
-  TRY(forget_undone());
+  set_undone_aside(to);
+  if (metrics_) tell(metrics_->go_back(to, clock_));
   return {};
 }
 
-/// Checkpoints and records of steps that are undone: rank 0's to do, also if it has taken the place of one that was to.
-Result<void> TrainingRun::forget_undone() {
+/// Each rank has read the checkpoint for itself: all are to have the same, as before the first step.
+Result<void> TrainingRun::compare_what_was_read() {
+  if (ranks() == nullptr) return {};
+  if (guard_) guard_->compare(state_.step);
+  agree_again();
+  return {};
+}
+
+/// For tests: a rank reads something else than the others.
+void TrainingRun::flip_restored() {
+  if (!faults_armed()) return;
+  std::vector<Tensor> values;
+  for (const Weight* w : model_->weights()) values.push_back(w->value);
+  flip_point_in("flip.restored", values);
+}
+
+/// Checkpoints of later steps than this one, which are undone: rank 0's to do, also if it has taken the place of one
+/// that was to. A disk that does not let it ends no run: it is tried again before the next save.
+void TrainingRun::set_undone_aside(int64_t after) {
   const std::string& folder = settings_.checkpoint.dir;
-  if (const Result<void> removed = remove_later_checkpoints(folder, state_.step); !removed)
-    progress_->note("warning    " + removed.error().message);
-  if (!metrics_) return {};
-  if (const Result<void> kept = set_aside(folder, metrics_->metrics(), state_.step); !kept)
-    progress_->note("warning    " + kept.error().message);
-  return open_metrics();
+  const Result<std::vector<std::string>> moved = set_later_aside(folder, after);
+  undone_after_.reset();
+  if (!moved) undone_after_ = after;
+  if (!moved)
+    progress_->note(
+        fmt::format("warning    checkpoints of steps that are undone are not set aside yet: {}",
+                    moved.error().message));
+  else if (!moved->empty())
+    progress_->note(fmt::format("undone     {} in {} now",
+                                counted(std::ssize(*moved), "checkpoint is", "checkpoints are"),
+                                join_path(folder, kUndoneFolder)));
 }
 
 /// Where some ranks have gone back and others have not heard it yet, these do it now: it was not begun before all had
@@ -165,7 +271,7 @@ Result<void> TrainingRun::go_back_with_others(std::vector<RankWord>& words) {
     if (behind && r == place().rank) TRY(go_back(back.rewound_to));
     if (behind) w = back;
   }
-  // Who takes rank 0's place may find what its predecessor was about to remove.
+  // Who takes rank 0's place may find what its predecessor was about to set aside.
   if (words.front().standing.stage == Standing::Stage::kNothing && back.rewinds > 0 &&
       words.front().saved_step > back.saved_step) {
     words.front().saved_step = back.saved_step;

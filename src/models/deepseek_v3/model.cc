@@ -272,6 +272,13 @@ std::vector<Weight*> Model::selection_biases() {
   return biases;
 }
 
+RoutedLayers Model::routed_layers() const {
+  RoutedLayers routed{.top_k = config_.num_experts_per_tok};
+  for (const LayerWeights& w : weights_.layers) routed.layers += w.moe.has_value();
+  routed.mtp_layers = weights_.mtp && weights_.mtp->layer.moe ? 1 : 0;
+  return routed;
+}
+
 int64_t Model::parameters_total() const {
   return static_cast<int64_t>(deepseek_v3::parameters_total(config_));
 }

@@ -35,6 +35,7 @@ class Model final : public TrainableLm {
   }
   int64_t blocks() const override { return config_.num_hidden_layers; }
   int64_t experts() const override { return config_.n_routed_experts; }
+  RoutedLayers routed_layers() const override;
   int64_t max_positions() const override { return config_.max_position_embeddings; }
   int64_t position_bytes(int64_t tokens) const override { return positions_.bytes(tokens); }
   bool has_mtp() const override { return config_.num_nextn_predict_layers > 0; }
