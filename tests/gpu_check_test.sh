@@ -43,3 +43,44 @@ check short 1 --only attention --limit 1
 holds short '"specs" in j["wrong"] and "train" in j["wrong"]'
 grep -q 'train .*did not end within 1 s' "$top/short.said" ||
   { cat "$top/short.said"; echo "no limit was told"; exit 1; }
+
+# A folder as a card would leave it: what only a card can say, and a tool that found something where another did not
+# end.
+card=$top/card
+mkdir "$card"
+cat >"$card/facts.json" <<'END'
+{"description": "NVIDIA H100, sm_90, tensor cores", "measurements":
+  [{"name": "matmul bf16", "value": 5e14, "peak": 800000}, {"name": "memory, copy", "value": 2000, "peak": 3350}]}
+END
+echo '{"checks": 10, "problems": 0}' >"$card/specs.json"
+echo '{"testsuites": [{"testsuite": [{"name": "a", "result": "SKIPPED"}]}]}' >"$card/conformance.json"
+printf 'words\n{"mfu": 0.5, "peak_gflops": 400000}\n' >"$card/speed.txt"
+printf '{"decode_tokens_per_s": {"1": 500}, "weight_mb": 2000, "of_bandwidth": 0.9}\n' >"$card/decode.txt"
+printf '== ERROR SUMMARY: 0 errors\n== ERROR SUMMARY: 5 errors\n' >"$card/memcheck.txt"
+printf '== Target application terminated before first instrumented API call\n== ERROR SUMMARY: 0 errors\n' \
+  >"$card/synccheck.txt"
+: >"$card/racecheck.txt"
+printf '%s\t%s\t%s\n' facts 0 40 conformance 0 60 specs 0 120 speed 0 80 decode 0 40 memcheck 0 33 racecheck 124 33 \
+  synccheck 0 33 >"$card/steps.tsv"
+status=0
+python3 -B "$source/tools/gpu_check_report.py" "$card" card >"$top/card.said" || status=$?
+tail -n 1 "$top/card.said" >"$top/card.json"
+[ "$status" = 1 ] || { cat "$top/card.said"; echo "card: exit $status, not 1"; exit 1; }
+holds card 'j["sanitizer_findings"] == 5 and j["wrong"] == ["memcheck", "racecheck", "synccheck"]'
+holds card 'j["conformance_failures"] is None and j["specs_failed"] == 0'
+holds card 'abs(j["mfu"] - 0.25) < 1e-9 and abs(j["decode_of_bandwidth"] - 0.5) < 1e-9'
+
+# Whoever stops it has what was found until then.
+"$source/tools/gpu_check.sh" "$ferry" "$top/stopped" --patience 20 >"$top/stopped.said" 2>&1 &
+check=$!
+until grep -q -- '-- specs' "$top/stopped.said"; do
+  kill -0 "$check" || { cat "$top/stopped.said"; echo "stopped: it ended by itself"; exit 1; }
+  sleep 0.1
+done
+kill -TERM "$check"
+status=0
+wait "$check" || status=$?
+tail -n 1 "$top/stopped.said" >"$top/stopped.json"
+[ "$status" = 1 ] || { cat "$top/stopped.said"; echo "stopped: exit $status, not 1"; exit 1; }
+holds stopped '"software NVIDIA" in j["device"] and "specs" in j["wrong"] and "train" not in j["wrong"]'
+tar -tzf "$top/stopped.tar.gz" | grep -q 'stopped/facts.json$' || { echo "stopped: no archive"; exit 1; }
