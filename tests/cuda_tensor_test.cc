@@ -567,6 +567,29 @@ TEST(CudaTensor, NoBankConflictsAndNoMoreBytesThanTilesHave) {
   }
 }
 
+// Blocks are as many as tiles of rows can be, not as many as if each expert had them all.
+TEST(CudaTensor, GroupedProductsHaveNoIdleBlocks) {
+  struct Case {
+    std::vector<int64_t> rows_of;
+    uint64_t tiles;  // of 128 rows, at most, with so many experts and rows
+  };
+  std::vector<int64_t> one_each(70, 1);  // more experts than a warp has lanes
+  one_each[68] = 300;
+  for (const Case& c : {Case{one_each, 70 + 299 / 128},
+                        Case{{0, 0, 0, 640, 0, 0, 0, 0}, 8 + 632 / 128},
+                        Case{{0, 1, 0, 0}, 1}}) {
+    const auto work = [&] {
+      return other_grouped_bits(kHopper, c.rows_of, 8, 136, Handed::kWhole);
+    };
+    EXPECT_EQ(in_process({}, work), "");
+    const auto all = counted([&] { work(); });
+    // Two tiles of outputs forward, one of inputs back.
+    EXPECT_EQ(all.at("grouped_tensor_kk").at("blocks"), 2 * c.tiles);
+    EXPECT_EQ(all.at("grouped_tensor_kr").at("blocks"), c.tiles);
+    EXPECT_EQ(all.at("grouped_tensor_rr").at("blocks"), 2 * c.rows_of.size());
+  }
+}
+
 // --- weights that are trained ------------------------------------------------------------------
 
 /// Numbers that bf16 does not hold.

@@ -39,11 +39,10 @@ __device__ void fetch(float (*tile)[kMatmulTile + kPad],
   }
 }
 
-/// The block's tile of one product, of `batch` of those that there are. All threads of the block.
+/// The block's tile of one product, of `batch` of those that there are, from row `row` on. All threads of the block.
 template <bool bf16>
-__device__ void product(const MatmulCuda& c, int64_t batch) {
+__device__ void product(const MatmulCuda& c, int64_t batch, int64_t row) {
   __shared__ alignas(16) float a[kTileK][kMatmulTile + kPad], b[kTileK][kMatmulTile + kPad];
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kMatmulTile;
   const int64_t column = static_cast<int64_t>(blockIdx.y) * kMatmulTile;
   const int64_t a_size = c.a_bf16 ? 2 : 4, b_size = c.b_bf16 ? 2 : 4;
   const void* const a_from = static_cast<const char*>(c.a) + batch * c.a_batch * a_size;

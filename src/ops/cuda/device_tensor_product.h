@@ -162,10 +162,10 @@ __device__ inline void store_two(void* c, bool bf16, int64_t at, float2 x, bool 
   if (both) to[1] = to_bf16(x.y);
 }
 
-/// The block's tile of one product, of `batch` of those that there are. All threads of the block. `problem` says which,
-/// and is asked again for the way out, so that it need not stay in registers.
-template <Lies a_lies, Lies b_lies, int tile_m, typename Problem>
-__device__ __forceinline__ void tensor_product(Problem&& problem, int64_t batch) {
+/// The block's tile of one product, from row `row` on, of `batch` of those that there are. All threads of the block.
+/// `problem` says which, and is asked again for the way out, so that it need not stay in registers.
+template <Lies a_lies, Lies b_lies, int tile_m, typename Problem, typename Row>
+__device__ __forceinline__ void tensor_product(Problem&& problem, Row row, int64_t batch) {
   using A = OperandTile<a_lies, tile_m>;
   using B = OperandTile<b_lies, kTensorN>;
   constexpr int kStageBytes = A::kBytes + B::kBytes;
@@ -179,7 +179,6 @@ __device__ __forceinline__ void tensor_product(Problem&& problem, int64_t batch)
   const uint32_t shared = shared_address(stages);
   const int warp = static_cast<int>(threadIdx.x) / 32, l = static_cast<int>(threadIdx.x) % 32;
   const int warp_row = warp % kWarpsM, warp_m = warp_row * kWarpM, warp_n = warp / kWarpsM * kWarpN;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * tile_m;
   const int64_t column = static_cast<int64_t>(blockIdx.y) * kTensorN;
   const MatmulCuda c = problem();
   const int64_t a_size = c.a_bf16 != 0 ? 2 : 4, b_size = c.b_bf16 != 0 ? 2 : 4;

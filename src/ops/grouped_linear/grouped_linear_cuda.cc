@@ -27,26 +27,34 @@ void grouped_matmul(const Plan&, const GroupedMatmulArgs& args, void*, Stream& s
     p.c_row = c.stride[0];
   }
   p.a_bf16 = is_bf16(a), p.b_bf16 = is_bf16(b), p.c_bf16 = is_bf16(c);
-  const GroupedMatmulCuda call{p, args.offsets.as<int32_t>(), weights};
-  const int64_t experts = args.offsets.shape[0] - 1;
+  const int64_t experts = args.offsets.shape[0] - 1, rows = a.shape[0];
+  check(rows <= INT32_MAX && experts <= INT32_MAX,
+        "cuda: a grouped product of {} rows and {} experts",
+        rows,
+        experts);
+  const GroupedMatmulCuda call{
+      p, args.offsets.as<int32_t>(), static_cast<int32_t>(experts), weights};
+  // Each expert has its blocks where its rows are summed over; otherwise they go by the rows.
+  const auto grid = [&](int64_t tile_m, int64_t tile_n) -> CudaGrid {
+    if (weights) return {blocks_of(p.m, tile_m), blocks_of(p.n, tile_n), blocks_of(experts, 1)};
+    return {blocks_of(grouped_tiles(rows, experts, tile_m), 1), blocks_of(p.n, tile_n), 1};
+  };
   if (args.compute == DType::kBF16 && cuda_device(stream).tensor_products()) {
-    check(a.shape[0] <= INT32_MAX && p.k <= INT32_MAX,
-          "cuda: a grouped product of {} rows",
-          a.shape[0]);
+    check(p.k <= INT32_MAX && p.n <= INT32_MAX, "cuda: a grouped product of {} and {}", p.k, p.n);
     const TensorLayout layout = tensor_layout(p, experts);
     code.launch(stream,
                 layout == TensorLayout::kKK   ? "grouped_tensor_kk"
                 : layout == TensorLayout::kKR ? "grouped_tensor_kr"
                 : layout == TensorLayout::kRR ? "grouped_tensor_rr"
                                               : "grouped_tensor_any",
-                {blocks_of(p.m, kTensorM), blocks_of(p.n, kTensorN), blocks_of(experts, 1)},
+                grid(kTensorM, kTensorN),
                 {kTensorThreads},
                 call);
     return;
   }
   code.launch(stream,
               args.compute == DType::kBF16 ? "grouped_matmul_bf16" : "grouped_matmul_f32",
-              {blocks_of(p.m, kMatmulTile), blocks_of(p.n, kMatmulTile), blocks_of(experts, 1)},
+              grid(kMatmulTile, kMatmulTile),
               {kMatmulThreads, kMatmulThreads},
               call);
 }

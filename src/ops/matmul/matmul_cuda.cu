@@ -4,12 +4,21 @@
 
 namespace ferry::ops {
 
-extern "C" __global__ void matmul_f32(const MatmulCuda c) { product<false>(c, blockIdx.z); }
-extern "C" __global__ void matmul_bf16(const MatmulCuda c) { product<true>(c, blockIdx.z); }
+/// The first row of a block of so many rows.
+__device__ __forceinline__ int64_t first_row(int rows) {
+  return static_cast<int64_t>(blockIdx.x) * rows;
+}
+
+extern "C" __global__ void matmul_f32(const MatmulCuda c) {
+  product<false>(c, blockIdx.z, first_row(kMatmulTile));
+}
+extern "C" __global__ void matmul_bf16(const MatmulCuda c) {
+  product<true>(c, blockIdx.z, first_row(kMatmulTile));
+}
 
 #define FERRY_TENSOR_KERNEL(name, a, b, tile_m)                                              \
   extern "C" __global__ void __launch_bounds__(kTensorThreads, 2) name(const MatmulCuda c) { \
-    tensor_product<a, b, tile_m>([&] { return c; }, blockIdx.z);                             \
+    tensor_product<a, b, tile_m>([&] { return c; }, first_row(tile_m), blockIdx.z);          \
   }
 FERRY_TENSOR_KERNEL(matmul_tensor_kk, Lies::kAlongK, Lies::kAlongK, kTensorM)
 FERRY_TENSOR_KERNEL(matmul_tensor_kr, Lies::kAlongK, Lies::kAlongRows, kTensorM)
