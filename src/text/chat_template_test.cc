@@ -148,6 +148,19 @@ TEST(ChatTemplate, IsLimited) {
       "{% set a = 'a' * 100000 %}{{ [a ~ 1, a ~ 2, a ~ 3, a ~ 4, a ~ 5, a ~ 6]|map('lower')|sort"
       "|map('upper')|sort|map('lower')|sort|unique|list|length }}"
       "{% for i in range(99) %}{{ [a ~ 1, a ~ 2]|sort|length }}{% endfor %}");
+  // So is looking for a name among many, and copying all of them.
+  nlohmann::ordered_json many = nlohmann::ordered_json::object();
+  for (int i = 0; i < 3'000; ++i) many[fmt::format("k{}", i)] = i;
+  const nlohmann::ordered_json by_name = {{"d", many}};
+  const jinja::Limits bounds = {.steps = 300'000, .text_bytes = size_t{1} << 20};
+  for (const char* once : {"{{ '%(k2999)s' % d }}", "{{ '{k2999}'.format_map(d) }}"})
+    EXPECT_EQ(render(once, by_name, bounds).value_or("refused"), "2999") << once;
+  for (const char* often : {"{{ (('%(k2999)s' * 4000) % d)|length }}",
+                            "{{ ('{k2999}' * 4000).format_map(d)|length }}",
+                            "{% for i in range(500) %}{{ ''.format_map(d) }}{% endfor %}"}) {
+    const Result<std::string> r = render(often, by_name, bounds);
+    EXPECT_TRUE(!r && r.error().message.find("steps") != std::string::npos) << often;
+  }
   // Numbers whose digits Python would keep.
   refused("{{ '9223372036854775808'|int }}");
   refused("{{ 1e30|int }}");

@@ -704,6 +704,7 @@ Value format_method(Interpreter& in,
   const Value& by_name = reader.required("mapping");
   reader.done();
   if (!by_name.is(Kind::kDict)) throw TemplateError("format_map needs a dict");
+  for (const auto& item : by_name.dict()) in.spend(sizeof(Value) + item.first.size());  // the copy
   return brace_format(in, s, {{}, by_name.dict()});
 }
 

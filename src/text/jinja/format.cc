@@ -265,6 +265,7 @@ class PercentFormat {
     }
     if (at_ >= s_.size()) throw TemplateError("incomplete format key");
     const std::string name(s_.substr(begin, at_++ - begin));
+    in_.spend_search(values_.size(), name.size());
     const Value* v = values_.find(name);
     if (v == nullptr)
       throw TemplateError(fmt::format("the format's {} is not given", printable(name)));
@@ -558,6 +559,7 @@ class BraceFormat {
       if (index < values_.positional.size()) return values_.positional[index];
       throw TemplateError("a format asks for more values than are given");
     }
+    in_.spend_search(values_.named.size(), name.size());
     for (const auto& item : values_.named)
       if (item.first == name) return item.second;
     throw TemplateError(fmt::format("the format's {} is not given", printable(std::string(name))));
