@@ -162,6 +162,36 @@ TEST_F(SpikeE2e, NothingIsRemovedByGoingBack) {
   }
 }
 
+// Another run's are not a new one's to remove, nor to add to.
+TEST_F(SpikeE2e, ANewRunLeavesAloneWhatAnotherOneHasSetAside) {
+  const Strings often = {"--checkpoint.every=1"};
+  ran(spiking("left", often));
+  std::vector<std::string> away;
+  for (const auto& entry : fs::directory_iterator(path("left")))
+    if (entry.path().filename().string().starts_with("step-")) away.push_back(entry.path());
+  for (const std::string& each : away) fs::remove_all(each);
+  const auto aside = [&] {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(path("left") + "/undone"))
+      names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  const std::vector<std::string> before = aside();
+  ASSERT_FALSE(before.empty());
+  for (const bool resume : {false, true}) {
+    Strings more = often;
+    if (resume) more.emplace_back("--resume");
+    const Ended e = end_of(spiking("left", more));
+    EXPECT_EQ(e.status, 2) << e.output;
+    EXPECT_NE(e.output.find("holds checkpoints that another run has set aside"), std::string::npos)
+        << e.output;
+  }
+  EXPECT_EQ(aside(), before);
+  fs::rename(path("left") + "/undone", path("undone_elsewhere"));
+  ran(spiking("left", often));
+}
+
 // Before each of the three that it sets aside, and the next time: what is left is a run that goes back once more.
 TEST_F(SpikeE2e, WhoIsKilledWhileItSetsCheckpointsAsideGoesBackAgain) {
   for (const int n : {1, 2, 3, 5}) {

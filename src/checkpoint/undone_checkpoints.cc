@@ -36,7 +36,7 @@ std::optional<Name> name_of(const std::string& text) {
 Result<std::vector<Name>> names_in(const std::string& aside) {
   std::vector<Name> names;
   TRY_ASSIGN(const bool there, is_there(aside));
-  if (!there) return names;
+  if (!there || !is_folder(aside)) return names;
   TRY_ASSIGN(const std::vector<std::string> texts, list_folder(aside));
   for (const std::string& text : texts)
     if (const std::optional<Name> name = name_of(text)) names.push_back(*name);
@@ -79,6 +79,22 @@ Result<std::vector<CheckpointInfo>> list_undone(const std::string& folder) {
   return complete;
 }
 
+int64_t count_undone(const std::string& folder) {
+  const std::string aside = join_path(folder, kUndoneFolder);
+  const Result<std::vector<Name>> names = names_in(aside);
+  if (!names) return 0;
+  return std::count_if(names->begin(), names->end(), [&](const Name& name) {
+    const Result<CheckpointInfo> info =
+        inspect_checkpoint(join_path(aside, text_of(name)), name.step);
+    return info || !is_damage(info.error().code);
+  });
+}
+
+Result<bool> has_undone(const std::string& folder) {
+  TRY_ASSIGN(const std::vector<Name> names, names_in(join_path(folder, kUndoneFolder)));
+  return !names.empty();
+}
+
 Result<std::vector<std::string>> prune_undone(const std::string& folder, const KeepRules& keep) {
   TRY_ASSIGN(const std::vector<CheckpointInfo> there, list_undone(folder));
   std::vector<std::string> removed, problems;
@@ -89,8 +105,7 @@ Result<std::vector<std::string>> prune_undone(const std::string& folder, const K
       problems.push_back(r.error().message);
   }
   const std::string aside = join_path(folder, kUndoneFolder);
-  TRY_ASSIGN(const bool any, is_there(aside));
-  if (any) {
+  if (is_folder(aside)) {
     TRY_ASSIGN(const std::vector<std::string> texts, list_folder(aside));
     for (const std::string& text : texts)
       if (const auto of = leftover_of(text); of && name_of(*of))

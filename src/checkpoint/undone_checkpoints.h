@@ -23,6 +23,13 @@ Result<std::vector<std::string>> set_later_aside(const std::string& folder, int6
 /// Those that are complete, oldest first: by when they were set aside, then by step. Errors: kUnavailable, kExhausted.
 Result<std::vector<CheckpointInfo>> list_undone(const std::string& folder);
 
+/// How many folders in undone/ are whole, or cannot be looked at just now: these take their room, too. Where undone/
+/// itself cannot be listed, none: whoever asks for room asks for more then.
+int64_t count_undone(const std::string& folder);
+
+/// Whether anything is set aside there, whole or not. Errors: kUnavailable, kExhausted.
+Result<bool> has_undone(const std::string& folder);
+
 /// Removes of those all that `keep` does not name (keep_step is nobody's), so that a run that goes back often does not
 /// fill the disk. Returns and errors: as prune_checkpoints.
 Result<std::vector<std::string>> prune_undone(const std::string& folder, const KeepRules& keep);

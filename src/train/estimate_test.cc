@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include "base/fault.h"
+#include "base/file.h"
+#include "checkpoint/test_support.h"
+#include "checkpoint/undone_checkpoints.h"
 #include "device/cpu/cpu_device.h"
 #include "models/registry.h"
 
@@ -57,6 +61,41 @@ TEST(Estimate, CountsWhatALossSpikeMayTake) {
   // Of this step and the next one, in two layers and the MTP module's, two experts of each token, four bytes each.
   const double experts = 2.0 * 3 * 2 * 4 * static_cast<double>(settings.train.tokens_per_step);
   EXPECT_NEAR(of().memory_bytes - calm.memory_bytes, experts, 0.02 * experts);
+}
+
+/// What is set aside of undone steps is there already only for a run that counts such.
+TEST(Estimate, WhatIsSetAsideIsThereForRunsThatGoBackAlone) {
+  Settings settings;
+  settings.checkpoint.dir = fresh_folder("estimate_undone");
+  for (const int64_t step : {10, 20}) {
+    ModelContents model;
+    model.tensors = {{"w", random_tensor({7, 3}, 1)}};
+    model.texts = {{"config.json", "{}"}};
+    TrainingStateContents state;
+    state.document = fmt::format(R"({{"step": {}}})", step);
+    state.parts.push_back({StatePiece::whole("m", random_tensor({5}, 1))});
+    ASSERT_TRUE(save_checkpoint(settings.checkpoint.dir, step, model, state));
+  }
+  ASSERT_TRUE(set_later_aside(settings.checkpoint.dir, 0));
+  // Checkpoints of half of what is free: without two that are there three of them do not fit.
+  const uint64_t half = *free_disk_bytes(settings.checkpoint.dir) / 2;
+  const Estimate e{.disk_bytes = 3 * static_cast<double>(half)};
+  const auto fits = [&] {
+    return check_still_fits(e, settings, cpu_device(), {.model_bytes = half, .state_bytes = 0}, 1);
+  };
+  settings.train.rewind_every = 0;
+  const Result<void> calm = fits();
+  ASSERT_FALSE(calm);
+  EXPECT_NE(calm.error().message.find("the checkpoints need about"), std::string::npos);
+  settings.train.rewind_every = 10;
+  EXPECT_TRUE(fits());
+  // One that cannot be read just now takes its room, and is no reason not to begin.
+  arm_faults("file.open:1:eio");
+  EXPECT_FALSE(list_undone(settings.checkpoint.dir));
+  arm_faults("file.open:1:eio");
+  const Result<void> unread = fits();
+  arm_faults("");
+  EXPECT_TRUE(unread) << unread.error().message;
 }
 
 /// Of answers that are learnt from the longest is the smallest pass there is.

@@ -10,6 +10,7 @@
 #include "base/system.h"
 #include "checkpoint/checksums.h"
 #include "checkpoint/staged_folder.h"
+#include "checkpoint/undone_checkpoints.h"
 #include "models/registry.h"
 #include "train/curve.h"
 #include "train/model_setup.h"
@@ -74,6 +75,19 @@ Result<void> check_ignored(const std::string& folder, const CheckpointList& list
                     free.error().message);
     }
   return {};
+}
+
+/// A run that has set checkpoints aside has the one that it went back to: where there is none, they are another run's,
+/// and saves of this one would remove them.
+Result<void> check_nothing_undone(const std::string& folder) {
+  TRY_ASSIGN(const bool undone, has_undone(folder));
+  if (!undone) return {};
+  return fail(
+      Code::kInvalidInput,
+      "{}: holds checkpoints that another run has set aside, and {} has none to go on from: "
+      "move that folder away, or choose another checkpoint.dir",
+      join_path(folder, kUndoneFolder),
+      folder);
 }
 
 /// A worker that begins again before the first checkpoint must begin with the same model.
@@ -260,6 +274,7 @@ Result<Beginning> begin_run(const Settings& settings,
                 folder,
                 list.complete.back().step);
   TRY(check_ignored(folder, list));
+  if (list.complete.empty()) TRY(check_nothing_undone(folder));
   Beginning b;
   if (list.complete.empty()) {
     if (resume)

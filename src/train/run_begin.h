@@ -37,7 +37,8 @@ Result<void> remove_run_leftovers(const std::string& folder);
 /// say() is told what is gone on from, and what changed. A folder whose step folders cannot be used,
 /// all of them, is refused, whether `resume` is asked for or not: it holds a run, and beginning anew
 /// there would write over what may be restored. So is one in which a save that is still to come
-/// could not replace what stands in its place. The optimizer holds what is this rank's to hold.
+/// could not replace what stands in its place, and one without a checkpoint where another run has set some aside
+/// (checkpoint/undone_checkpoints.h). The optimizer holds what is this rank's to hold.
 /// Errors: kInvalidInput (the folder holds a run and `resume` is not asked for, a setting that
 /// cannot change, sequences longer than the model's context, a folder in the way), kNotFound,
 /// kCorrupt; kUnavailable, kExhausted: what is there cannot be read just now.

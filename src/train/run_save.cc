@@ -40,6 +40,7 @@ KeepRules rules_of(const Settings& settings) {
 /// would know.
 Result<void> prune_aside(const Settings& settings,
                          const std::function<void(const std::string&)>& say) {
+  if (!settings.rl.tasks.empty()) return {};  // which never goes back
   const std::string& folder = settings.checkpoint.dir;
   TRY_ASSIGN(const std::vector<std::string> removed, prune_undone(folder, rules_of(settings)));
   if (!removed.empty())
