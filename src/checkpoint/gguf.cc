@@ -426,7 +426,7 @@ Result<GgufFile> GgufFile::parse(std::span<const std::byte> bytes, std::string p
 Result<GgufFile> GgufFile::parse_part(std::span<const std::byte> bytes, std::string path) {
   GgufFile file;
   file.path_ = std::move(path);
-  file.parts_.push_back({nullptr, bytes});
+  file.parts_.push_back({nullptr, bytes, file.path_});
   const std::string& p = file.path_;
   Reader in(bytes, p);
   TRY_ASSIGN(const uint32_t magic, in.fixed<uint32_t>("the magic number"));
@@ -478,6 +478,12 @@ std::span<const std::byte> GgufFile::bytes(const GgufTensor& t) const {
 std::vector<std::span<const std::byte>> GgufFile::all_bytes() const {
   std::vector<std::span<const std::byte>> all;
   for (const Part& p : parts_) all.push_back(p.bytes);
+  return all;
+}
+
+std::vector<std::string> GgufFile::files() const {
+  std::vector<std::string> all;
+  for (const Part& p : parts_) all.push_back(p.path);
   return all;
 }
 

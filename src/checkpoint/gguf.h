@@ -66,6 +66,10 @@ class GgufFile {
   std::span<const std::byte> bytes(const GgufTensor& tensor) const;
   /// Of each file, in their order.
   std::vector<std::span<const std::byte>> all_bytes() const;
+  /// The paths of these files: more than one only of a model whose header says so, whatever its name looks like.
+  std::vector<std::string> files() const;
+  /// The path of the file that holds it.
+  const std::string& path_of(const GgufTensor& tensor) const { return parts_[tensor.part].path; }
   /// Lets go of the pages that were read (MappedFile::release).
   void release() const {
     for (const Part& p : parts_)
@@ -85,6 +89,7 @@ class GgufFile {
   struct Part {
     std::shared_ptr<const MappedFile> mapped;  // none when parsed from memory
     std::span<const std::byte> bytes;
+    std::string path;
   };
   static Result<GgufFile> parse_part(std::span<const std::byte> bytes, std::string path);
   static Result<GgufFile> map_part(const std::string& path);

@@ -102,10 +102,14 @@ Result<InitModel> InitModel::open(const std::string& path) {
 }
 
 Result<std::string> state_of_init(const std::string& path) {
-  std::vector<std::string> files = gguf_files(path);
+  std::vector<std::string> files;
   if (is_folder(path)) {
     TRY_ASSIGN(files, files_that_count(path));
     for (std::string& name : files) name = join_path(path, name);
+  } else {
+    TRY_ASSIGN(const GgufFile opened,
+               GgufFile::open(path));  // its name does not say whether it has others
+    files = opened.files();
   }
   std::string state;
   for (const std::string& file : files) {

@@ -41,7 +41,7 @@ struct InitModel {
 };
 
 /// What tells whether the files of model.init were written to meanwhile: names, sizes and times of
-/// change of all that count, or of the one. Errors: of looking at them.
+/// change of all that count, or of the one GGUF file and those that it says belong to it. Errors: of looking at them.
 Result<std::string> state_of_init(const std::string& path);
 
 /// config.json of the run: the preset's, file's or directory's fields, then those of [model], then

@@ -27,9 +27,11 @@ Result<void> RunTexts::read_named(const Settings& of) {
   if (!of.model.config.empty())
     if (Result<std::string> text = read_input(of.model.config, kConfigJsonBytesMax); text)
       model_config = *std::move(text);
-  if (!of.model.init.empty())
-    if (Result<std::string> state = state_of_init(of.model.init); state)
-      init_state = *std::move(state);
+  // What could not be looked at is no reason to end here, nor one to trust whatever a worker finds there later.
+  if (!of.model.init.empty()) {
+    const Result<std::string> state = state_of_init(of.model.init);
+    init_state = state ? *state : "could not be read: " + state.error().message;
+  }
   if (!of.checkpoint.key.empty()) {
     TRY_ASSIGN(const KeyPair key, read_secret_key(of.checkpoint.key));
     secret_key = key.secret_key;

@@ -18,8 +18,8 @@ struct RunTexts {
   std::optional<std::string> model_config;   // of model.config; nothing: not named, or not there
   std::optional<std::string> secret_key;     // of checkpoint.key, in hex
   std::optional<std::string> chat_template;  // of checkpoint.chat_template
-  std::optional<std::string>
-      init_state;  // of model.init's files, which are too large to be read here
+  /// Of model.init's files, which are too large to be read here; or why it could not be told.
+  std::optional<std::string> init_state;
 
   /// The settings alone: from a file of at most 1 MiB, a pipe as well. Errors: as read_settings.
   static Result<RunTexts> read(const std::string& path);

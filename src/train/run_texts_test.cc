@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <chrono>
 #include <filesystem>
 
 #include "base/file.h"
 #include "base/signature.h"
+#include "train/model_setup.h"
 
 namespace ferry {
 namespace {
@@ -50,6 +52,66 @@ TEST(RunTexts, AreHandedAsTheyWereRead) {
   EXPECT_FALSE(RunTexts::of_handed("[model]"));
   EXPECT_FALSE(RunTexts::of_handed(""));
   EXPECT_FALSE(texts->read_named(*named)) << "a key that is not there";
+}
+
+/// A GGUF file without tensors; `part` of three unless it is negative.
+std::string gguf_part(int part) {
+  std::string bytes = "GGUF";
+  const auto put = [&](auto v) { bytes.append(reinterpret_cast<const char*>(&v), sizeof v); };
+  const auto key = [&](std::string_view name, int v) {
+    put(uint64_t{name.size()});
+    bytes += name;
+    put(uint32_t{4});  // a whole number of 32 bits
+    put(static_cast<uint32_t>(v));
+  };
+  put(uint32_t{3});
+  put(uint64_t{0});
+  put(uint64_t{part < 0 ? 0u : 2u});
+  if (part >= 0) {
+    key("split.no", part);
+    key("split.count", 3);
+  }
+  bytes.resize((bytes.size() + 31) / 32 * 32, '\0');
+  return bytes;
+}
+
+/// Whatever becomes of model.init is noticed: of each file of a model in several, of a whole file that is only called
+/// like the first of several, and of one that could not be read at first. (Fails where the name is believed, and
+/// where the error of looking is dropped.)
+TEST(RunTexts, KnowWhetherTheModelToBeginWithWasChanged) {
+  const std::string folder = testing::TempDir() + "ferry-run-init/";
+  const auto state = [](const std::string& init) {
+    Settings settings;
+    settings.model.init = init;
+    RunTexts texts;
+    EXPECT_TRUE(texts.read_named(settings));
+    return texts.init_state;
+  };
+  const auto later = [](const std::string& path) {
+    std::filesystem::last_write_time(
+        path, std::filesystem::last_write_time(path) + std::chrono::seconds(2));
+  };
+  const auto name = [](int part) { return fmt::format("-0000{}-of-00003.gguf", part + 1); };
+  for (const bool split : {true, false}) {
+    std::filesystem::remove_all(folder);
+    ASSERT_TRUE(make_folders(folder));
+    const std::string first = folder + "m" + name(0);
+    const std::optional<std::string> absent = state(first);
+    ASSERT_TRUE(absent);
+    for (int part = 0; part < (split ? 3 : 1); ++part)
+      ASSERT_TRUE(write_file_atomic(folder + "m" + name(part), gguf_part(split ? part : -1)));
+    std::optional<std::string> before = state(first);
+    EXPECT_EQ(before, *state_of_init(first));
+    EXPECT_NE(before, absent);
+    for (int part = 0; part < (split ? 3 : 1); ++part) {
+      later(folder + "m" + name(part));
+      const std::optional<std::string> after = state(first);
+      EXPECT_NE(after, before) << "part " << part;
+      before = after;
+    }
+    EXPECT_EQ(state(first), before);
+  }
+  std::filesystem::remove_all(folder);
 }
 
 /// What a worker reads again cannot come through a pipe: the next worker would wait, or learn from nothing.
