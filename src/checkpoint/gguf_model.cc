@@ -632,7 +632,7 @@ Result<Tensor> GgufModel::load_stacked(std::string_view name_with_star,
   if (places_.contains(expert_name(name_with_star, experts)))
     return fail(Code::kInvalidInput,
                 "{}: {} holds more than the {} experts expected",
-                path(),
+                file_.path_of(*first.tensor),
                 printable(first.tensor->name),
                 experts);
   const Rows all = rows_of(first);
@@ -767,7 +767,7 @@ Result<void> GgufModel::decode(const Place& place, int64_t first, const Tensor& 
       return fail(Code::kCorrupt,
                   "{}: {} holds a number that is not finite at row {}, column {}: the file is "
                   "damaged, or its quantisation went wrong",
-                  path(),
+                  file_.path_of(*place.tensor),
                   printable(place.tensor->name),
                   first + begin + static_cast<int64_t>(*bad) / columns,
                   static_cast<int64_t>(*bad) % columns);
@@ -835,7 +835,7 @@ Result<void> GgufModel::take_codes(std::string_view name, PanelsInMaking& panels
   return fail(Code::kCorrupt,
               "{}: {} has a scale that is not finite in row {}: the file is damaged, or its "
               "quantisation went wrong",
-              path(),
+              file_.path_of(*place.tensor),
               printable(place.tensor->name),
               bad.load());
 }

@@ -634,6 +634,7 @@ struct Split {
   size_t of = 0;
   std::function<void(Builder&)> keys = {};  // in place of split.no and split.count
   uint32_t tensors = 13;
+  uint32_t alignment = 32;
 };
 std::string write_split(const std::string& name, const Split& split = {}) {
   const Builder whole = tiny_llama(0.5f);
@@ -646,7 +647,10 @@ std::string write_split(const std::string& name, const Split& split = {}) {
   for (size_t part = 0; part < 3; ++part) {
     const std::span tensors(all.data() + bounds[part], bounds[part + 1] - bounds[part]);
     Builder b;
-    b.header(tensors.size(), part == 0 ? 12 : 3);
+    const bool aligned = split.alignment != 32 && part == split.of;
+    const size_t alignment = aligned ? split.alignment : 32;
+    b.header(tensors.size(), (part == 0 ? 12 : 3) + (aligned ? 1 : 0));
+    if (aligned) b.key_u32("general.alignment", split.alignment);
     if (part == 0)
       b.key_text("general.architecture", "llama")
           .key_u32("llama.block_count", 1)
@@ -668,19 +672,21 @@ std::string write_split(const std::string& name, const Split& split = {}) {
       for (int d = static_cast<int>(t->shape.rank()); d-- > 0;)
         b.put(static_cast<uint64_t>(t->shape[d]));
       b.put(uint32_t{0}).put(at);
-      at += (t->bytes + 31) / 32 * 32;
+      at += (t->bytes + alignment - 1) / alignment * alignment;
     }
-    b.pad(32);
-    for (const GgufTensor* t : tensors) {
-      const std::span<const std::byte> bytes = file.bytes(*t);
+    b.pad(alignment);
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const std::span<const std::byte> bytes = file.bytes(*tensors[i]);
       b.bytes().append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-      b.pad(32);
+      if (i + 1 < tensors.size()) b.pad(alignment);
     }
     EXPECT_TRUE(write_file_atomic(fmt::format("{}/{}-{:05}-of-00003.gguf", folder, name, part + 1),
                                   b.bytes()));
   }
   return folder + "/" + name;
 }
+
+std::string part_name(size_t part) { return fmt::format("-{:05}-of-00003.gguf", part + 1); }
 
 /// All files of a model are read as one: the same config, the same numbers.
 TEST(GgufModel, AModelInSeveralFilesIsTheOneInOne) {
@@ -702,6 +708,66 @@ TEST(GgufModel, AModelInSeveralFilesIsTheOneInOne) {
     const std::string now = parts->weights_root({}).value();
     EXPECT_NE(now, root);
     root = now;
+  }
+}
+
+/// Each file has its own alignment: what lies in the third is found by the third's.
+TEST(GgufModel, AFileOfSeveralHasItsOwnAlignment) {
+  const Builder b = tiny_llama(0.5f);
+  Result<GgufModel> whole = GgufModel::of(b.parse().value());
+  for (size_t of = 0; of < 3; ++of) {
+    Result<GgufModel> parts =
+        GgufModel::open(write_split("aligned", {.of = of, .alignment = 4096}) + part_name(0));
+    ASSERT_TRUE(parts) << parts.error().message;
+    for (const std::string& name : whole->names())
+      EXPECT_EQ(parts->load(name, **open_device("cpu"), DType::kF32)->to_f32(),
+                whole->load(name, **open_device("cpu"), DType::kF32)->to_f32())
+          << name << ", file " << of;
+  }
+}
+
+/// The weights are those of all files. (Fails where the first alone is hashed.)
+TEST(GgufModel, AByteOfAnyFileMakesOtherWeights) {
+  const std::string path = write_split("hashed");
+  const auto root = [&] { return GgufModel::open(path + part_name(0))->weights_root({}).value(); };
+  const std::string sound = root();
+  for (size_t of = 0; of < 3; ++of) {
+    const std::string file = path + part_name(of), bytes = read_file(file).value();
+    std::string changed = bytes;
+    changed.back() = static_cast<char>(changed.back() ^ 1);
+    ASSERT_TRUE(write_file_atomic(file, changed));
+    EXPECT_NE(root(), sound) << file;
+    ASSERT_TRUE(write_file_atomic(file, bytes));
+    EXPECT_EQ(root(), sound) << file;
+  }
+}
+
+/// Whatever is wrong with a file of several is said of that file.
+TEST(GgufModel, AFileOfSeveralIsCalledByItsName) {
+  const std::string path = write_split("wrong");
+  const auto refused = [&](const std::string& file) {
+    Result<GgufModel> model = GgufModel::open(path + part_name(0));
+    Status error = model ? Status{Code::kNotFound, "nothing"} : model.error();
+    if (model)
+      for (const std::string& name : model->names())
+        if (const Result<Tensor> t = model->load(name, **open_device("cpu"), DType::kF32); !t)
+          error = t.error();
+    EXPECT_EQ(error.code, Code::kCorrupt) << error.message;
+    EXPECT_EQ(error.message.substr(0, file.size() + 2), file + ": ");
+    return error.message;
+  };
+  for (size_t of = 0; of < 3; ++of) {
+    const std::string file = path + part_name(of), bytes = read_file(file).value();
+    ASSERT_TRUE(write_file_atomic(file, bytes.substr(0, bytes.size() - 4)));
+    EXPECT_NE(refused(file).find("it is cut short"), std::string::npos);
+    ASSERT_TRUE(write_file_atomic(file, "no model, " + bytes));
+    EXPECT_NE(refused(file).find("is not a GGUF file"), std::string::npos);
+    const float none = std::numeric_limits<float>::quiet_NaN();
+    std::string damaged = bytes.substr(0, bytes.size() - sizeof none);
+    damaged.append(reinterpret_cast<const char*>(&none), sizeof none);
+    ASSERT_TRUE(write_file_atomic(file, damaged));
+    EXPECT_NE(refused(file).find("a number that is not finite"), std::string::npos);
+    ASSERT_TRUE(write_file_atomic(file, bytes));
   }
 }
 
