@@ -9,7 +9,7 @@
 namespace ferry::text::jinja {
 
 // Each throws TemplateError for what Python refuses, and for the few things that are not supported: the flag "z",
-// %a of letters beyond ASCII, precisions above 1000.
+// %a of letters beyond ASCII, precisions above 1000, halves of characters (%c of a surrogate).
 
 /// `pattern` % `values`: a tuple's one after the other, a dict's by their names, or the one value.
 Value percent_format(Interpreter& in, const std::string& pattern, const Value& values);
