@@ -3,12 +3,14 @@
 DeepSeek-R1-Distill-Qwen-1.5B and DeepSeek-V2-Lite, in one run, round by round so that both see the same machine.
 
 Both compute with the file's own codes. The last line is JSON: for each model and format its tier and rows with ferry,
-peer, ratio, of_bandwidth (what a token reads of the file, by the read bandwidth measured beside). Rows are tokens a second;
+peer, ratio, of_bandwidth (what a token reads of the file, by the read bandwidth measured beside), of_peak (products with
+weights, by as many as the processor does from registers; 8 bits but for bf16). Rows are tokens a second;
 of "first token" they are seconds, Ferry's from its start as a program, the peer's from its library's first call, and the
 ratio is turned over: above 1 Ferry is sooner.
 """
 import argparse
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -54,6 +56,14 @@ def bytes_of_a_token(shape, kind, head):
                for name, t, dims, _ in random_gguf.tensors_of(shape, kind, head) if name != "token_embd.weight")
 
 
+def products_of_a_token(shape, kind, head):
+    """Multiply-adds with weights that reading a token takes: of experts its share; the head is for the last one alone,
+    and attention is left out."""
+    return sum(math.prod(dims) * (shape["used"] / shape["experts"] if "_exps" in name else 1)
+               for name, _, dims, _ in random_gguf.tensors_of(shape, kind, head)
+               if len(dims) > 1 and name not in ("token_embd.weight", "output.weight"))
+
+
 def first_token(path):
     """Seconds from the start of the program to the end of one with one token, the file in the page cache."""
     with tempfile.TemporaryDirectory() as folder:
@@ -92,10 +102,15 @@ def measure(name, kind):
             for _ in range(args.rounds))
     rows["first token"] = {"ferry": round(a, 3), "peer": round(b, 3), "ratio": round(b / a, 3)}
     bandwidth = max(r["bandwidth_gb_s"] for r in ours)
+    # FERRY_CPU=plain has none.
+    peak = max(r.get("peak_tops", {}).get("bf16" if kind == "bf16" else "int8", 0) for r in ours)
+    if peak > 0:
+        rows["prefill of 512"]["of_peak"] = round(
+            rows["prefill of 512"]["ferry"] * 2 * products_of_a_token(shape, code, head) / 1e12 / peak, 3)
     rows["decode, 1 at once"]["of_bandwidth"] = round(
         rows["decode, 1 at once"]["ferry"] * bytes_of_a_token(shape, code, head) / 1e9 / bandwidth, 3)
     return {"tier": ours[0]["tier"], "threads": args.threads, "processor": ours[0]["processor"],
-            "bandwidth_gb_s": round(bandwidth, 1), "weight_mb": round(ours[0]["weight_mb"], 1),
+            "bandwidth_gb_s": round(bandwidth, 1), "peak_tops": round(peak, 3), "weight_mb": round(ours[0]["weight_mb"], 1),
             "loading_peak_mb": round(max(r["loading_peak_mb"] for r in ours), 1), "peer": "llama.cpp " + theirs[0]["version"],
             "rounds": args.rounds, "rows": rows}
 

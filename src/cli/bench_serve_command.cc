@@ -37,6 +37,9 @@ Result<void> bench(Arguments& args) {
                               {"decode_tokens_per_s", decode},
                               {"weight_mb", s.weight_bytes / 1e6},
                               {"bandwidth_gb_s", s.bytes_per_s / 1e9}};
+  // A multiply-add is two operations.
+  if (s.peak.codes > 0)
+    j["peak_tops"] = {{"int8", 2e-12 * s.peak.codes}, {"bf16", 2e-12 * s.peak.bf16}};
   // Of a mixture of experts a pass reads those that its tokens chose: how many is not counted.
   if (const auto alone = s.decode_tokens_per_s.find(1);
       alone != s.decode_tokens_per_s.end() && m.model->experts() == 0)

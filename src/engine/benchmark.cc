@@ -100,6 +100,7 @@ double measure_read_bandwidth() {
 ServingSpeed measure_serving(models::CausalLm& model, const ServingLoad& load) {
   ServingSpeed speed;
   speed.bytes_per_s = measure_read_bandwidth();
+  speed.peak = ops::measure_product_peak();
   const std::vector<Weight*> weights = model.weights();
   const bool has_head = std::any_of(
       weights.begin(), weights.end(), [](const Weight* w) { return w->role == WeightRole::kHead; });

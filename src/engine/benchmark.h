@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/causal_lm.h"
+#include "ops/cpu/product_peak.h"
 
 namespace ferry::engine {
 
@@ -14,6 +15,7 @@ struct ServingSpeed {
   std::map<int64_t, double> decode_tokens_per_s;  // by requests at once; of all together
   double weight_bytes = 0;  // that one pass reads: all but embeddings that are looked up
   double bytes_per_s = 0;   // that all threads together read of memory
+  ops::ProductPeak peak;
 };
 
 struct ServingLoad {
