@@ -373,5 +373,50 @@ TEST(GgufDeepSeek, WhatDoesNotBelongTogetherIsRefused) {
        "sliding_window");
 }
 
+/// A first file with the header alone, and a second with all tensors; `name`'s first scale is no number there.
+std::string write_in_two(const std::string& folder, const std::string& name) {
+  GgufBuilder whole = small_deepseek_gguf({.type = GgufType::kQ8_0});
+  const std::string bytes = whole.bytes();
+  const GgufFile file = GgufFile::parse(std::as_bytes(std::span(bytes)), "whole").value();
+  GgufBuilder second;
+  second.number("split.no", 1).number("split.count", 2);
+  for (const auto& [of, tensor] : file.tensors()) {
+    const std::span<const std::byte> from = file.bytes(tensor);
+    std::string to(reinterpret_cast<const char*>(from.data()), from.size());
+    if (of == name) to.replace(0, 2, std::string("\x00\x7e", 2));  // in f16
+    second.tensor(of, tensor.shape, tensor.type, std::move(to));
+  }
+  std::string first = whole.number("split.no", 0).number("split.count", 2).bytes();
+  first.resize(first.find("token_embd.weight") - sizeof(uint64_t));  // its table of tensors
+  constexpr size_t kTensors = 8;                                     // where it counts them
+  first.replace(kTensors, sizeof(uint64_t), sizeof(uint64_t), '\0');
+  first.resize((first.size() + 31) / 32 * 32, '\0');
+  EXPECT_TRUE(make_folders(folder));
+  EXPECT_TRUE(write_file_atomic(folder + "/m-00001-of-00002.gguf", first));
+  EXPECT_TRUE(write_file_atomic(folder + "/m-00002-of-00002.gguf", second.bytes()));
+  return folder + "/m-00001-of-00002.gguf";
+}
+
+/// What is wrong with the codes, or the experts, of a model in several files is said of the file that has them.
+TEST(GgufCodes, WhatIsWrongIsSaidOfTheFileThatHasIt) {
+  const std::string folder = fmt::format("{}ferry_two.{}", ::testing::TempDir(), ::getpid());
+  Result<GgufModel> model = GgufModel::open(write_in_two(folder, "blk.1.ffn_down_exps.weight"));
+  ASSERT_TRUE(model) << model.error().message;
+  const std::string second = folder + "/m-00002-of-00002.gguf: 'blk.1.ffn_down_exps.weight' ";
+  const std::string name = "model.layers.1.mlp.experts.0.down_proj.weight";
+  const auto said = [](const auto& result) {
+    return result ? std::string("nothing") : result.error().message;
+  };
+  const std::string number = said(model->load(name, cpu_device(), DType::kF32));
+  EXPECT_TRUE(number.starts_with(second + "holds a number that is not finite")) << number;
+  PanelsInMaking panels(model->codes(name).value(), model->stored(name)->shape);
+  const std::string scale = said(model->take_codes(name, panels, 0));
+  EXPECT_TRUE(scale.starts_with(second + "has a scale that is not finite in row 0")) << scale;
+  const std::string experts = said(model->load_stacked(
+      "model.layers.1.mlp.experts.*.down_proj.weight", 7, cpu_device(), DType::kF32));
+  EXPECT_TRUE(experts.starts_with(second + "holds more than the 7 experts")) << experts;
+  ASSERT_TRUE(remove_tree(folder));
+}
+
 }  // namespace
 }  // namespace ferry
