@@ -575,5 +575,38 @@ TEST(InputFile, AReadThatWaitsHearsThatItIsToStop) {
   ::unlink(fifo.c_str());
 }
 
+/// Who waits for the other end of a named pipe ends by the first Ctrl-C, too, and one that comes late is waited for.
+/// (Where opening it waits, the alarm ends the child; where a pipe that nobody has written to yet is taken for one at
+/// its end, the bytes are missing.)
+TEST(InputFile, APipeThatNobodyWritesToYetIsWaitedForUntilItIsToStop) {
+  const std::string fifo = fmt::format("{}ferry_late.{}", ::testing::TempDir(), ::getpid());
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  for (const bool comes : {false, true}) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::alarm(20);
+      stop_files_by_signals();
+      const pid_t reader = ::getpid(), other = ::fork();
+      if (other == 0) {
+        ::alarm(20);  // whose reader has gone, waits
+        ::usleep(300'000);
+        if (!comes) ::kill(reader, SIGTERM);
+        const int writer = comes ? ::open(fifo.c_str(), O_WRONLY) : 0;
+        ::_exit(!comes || ::write(writer, "abc", 3) == 3 ? 0 : 1);
+      }
+      const Result<std::string> all = read_input(fifo, 100);
+      ::waitpid(other, nullptr, 0);
+      const bool right = comes ? all && *all == "abc"
+                               : !all && all.error().code == Code::kUnavailable &&
+                                     all.error().message.starts_with("stopped by SIGTERM");
+      ::_exit(right ? 0 : 2);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0) << (comes ? "the writer comes" : "nobody comes");
+  }
+  ::unlink(fifo.c_str());
+}
+
 }  // namespace
 }  // namespace ferry

@@ -29,12 +29,17 @@ Result<InputFile> InputFile::open(const std::string& path) {
   const flight::In call("open", path);
   InputFile file;
   file.path_ = path;
+  struct stat st {};
+  // Opening a pipe would wait for who writes, and begin again behind the handler of a signal; that read() does not.
+  const bool pipe = ::stat(path.c_str(), &st) == 0 && S_ISFIFO(st.st_mode);
   const int error = error_of("file.open", [&] {
-    file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | (pipe ? O_NONBLOCK : 0));
     return file.fd_ >= 0;
   });
   if (error != 0) return open_error(path, error);
-  struct stat st {};
+  // poll() says that a pipe has ended only when one who wrote has left: until one comes, wait_for_bytes() waits. Then
+  // it is read as if it had been opened with him there.
+  if (pipe && ::fcntl(file.fd_, F_SETFL, 0) != 0) return os_error("open", path, errno);
   if (::fstat(file.fd_, &st) != 0) return os_error("open", path, errno);
   if (S_ISDIR(st.st_mode))
     return fail(Code::kInvalidInput, "{}: {}; name a file", path, kind_of_file(st.st_mode));

@@ -19,8 +19,8 @@ constexpr const char* kStandardInput = "-";
 /// Reads from the start to the end, in blocks that the caller sizes. For one thread at a time.
 class InputFile {
  public:
-  /// Waits until somebody writes to a pipe. Errors: kNotFound, kExhausted (no permission),
-  /// kUnavailable (unreadable), kInvalidInput (a folder, a socket).
+  /// A pipe that nobody writes to yet is open, too: the first read waits. Errors: kNotFound, kExhausted (no
+  /// permission), kUnavailable (unreadable), kInvalidInput (a folder, a socket).
   static Result<InputFile> open(const std::string& path);
   /// The process's own, which open() gives for "-"; named "standard input" in messages; it is left open.
   static InputFile standard_input();
