@@ -101,7 +101,9 @@ TEST(RunTexts, KnowWhetherTheModelToBeginWithWasChanged) {
     for (int part = 0; part < (split ? 3 : 1); ++part)
       ASSERT_TRUE(write_file_atomic(folder + "m" + name(part), gguf_part(split ? part : -1)));
     std::optional<std::string> before = state(first);
-    EXPECT_EQ(before, *state_of_init(first));
+    const Result<std::string> looked = state_of_init(first);
+    ASSERT_TRUE(looked) << looked.error().message;
+    EXPECT_EQ(before, *looked);
     EXPECT_NE(before, absent);
     for (int part = 0; part < (split ? 3 : 1); ++part) {
       later(folder + "m" + name(part));
