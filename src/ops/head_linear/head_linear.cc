@@ -42,8 +42,8 @@ Tensor head_linear(const Tensor& x, const Weight& weight, const HeadLinear& opti
         "head_linear: x {}",
         to_string(x.dtype()));
   const int64_t tokens = x.dim(0), heads = x.dim(1), rank = w.dim(1);
-  const auto part_of = [&](const Tensor& whole) {
-    return whole.reshape({heads, rows_per_head, rank}).slice(1, begin, begin + rows);
+  const auto part_of = [&, &o = options](const Tensor& whole) {
+    return whole.reshape({heads, o.rows_per_head, rank}).slice(1, o.begin, o.begin + o.rows);
   };
   const Tensor part = part_of(w), factor = part_of(rounded_weight(weight, w, x.dtype()));
   Tensor y = Tensor::empty({tokens, heads, transpose ? rows : rank}, x.dtype(), x.device());
