@@ -110,6 +110,27 @@ class SpikeE2e : public Trains {
     return {{"FERRY_FAULT", list}};
   }
 
+  /// What a run has set aside: the time that it was, and the step; by that order.
+  static std::vector<std::pair<int, int>> aside(const std::string& run) {
+    std::vector<std::pair<int, int>> all;
+    for (const auto& entry : fs::directory_iterator(path(run) + "/undone")) {
+      const std::string name = entry.path().filename();  // step-00000030.1
+      all.emplace_back(std::stoi(name.substr(name.find('.') + 1)), std::stoi(name.substr(5)));
+    }
+    std::sort(all.begin(), all.end());
+    return all;
+  }
+  /// The first and the last step of each part of the run that was undone.
+  static std::vector<std::pair<int, int>> undone_parts() {
+    std::vector<std::pair<int, int>> parts;
+    for (const Json& j : records(path("base") + "/metrics.undone.jsonl")) {
+      const int step = j["step"];
+      if (parts.empty() || step <= parts.back().second) parts.emplace_back(step, step);
+      parts.back().second = step;
+    }
+    return parts;
+  }
+
   inline static Trace base_;
 };
 
@@ -148,15 +169,20 @@ TEST_F(SpikeE2e, NothingIsRemovedByGoingBack) {
     const std::string first =
         keep == 1 ? "undone     1 checkpoint is in " : "undone     3 checkpoints are in ";
     EXPECT_GE(times(said, first), 1u) << said;
-    // As many as of the run itself, of those that were set aside last.
-    std::vector<std::string> aside;
-    for (const auto& entry : fs::directory_iterator(path(run) + "/undone"))
-      aside.push_back(entry.path());
-    EXPECT_EQ(aside.size(), static_cast<size_t>(keep)) << said;
+    // As many as of the run itself, of those that were set aside last. After the last step of a part none is saved: the
+    // run goes back first.
+    std::vector<std::pair<int, int>> last;
+    const auto parts = undone_parts();
+    for (size_t n = 0; n < parts.size(); ++n)
+      for (int s = std::max(parts[n].first, parts[n].second - keep); s < parts[n].second; ++s)
+        last.emplace_back(static_cast<int>(n) + 1, s);
+    ASSERT_GT(last.size(), static_cast<size_t>(keep));
+    last.erase(last.begin(), last.end() - keep);
+    EXPECT_EQ(aside(run), last) << said;
     EXPECT_GE(times(said, "removed    "), 1u) << said;
     write(path("ids"), "1 2 3 4 5\n");
-    for (const std::string& each : aside)
-      ran({"logits", each, "--tokens", path("ids"), "--out", path("logits")});
+    for (const auto& entry : fs::directory_iterator(path(run) + "/undone"))
+      ran({"logits", entry.path(), "--tokens", path("ids"), "--out", path("logits")});
     const std::string status = ran({"status", path(run)});
     EXPECT_NE(status.find("of step " + std::to_string(kLong)), std::string::npos) << status;
   }
@@ -217,12 +243,12 @@ std::string failing(const std::string& point, int passes, const char* action) {
 // A disk that is full, or lets nothing be moved, ends no run that goes back: the records come later.
 TEST_F(SpikeE2e, AFullDiskEndsNoRunThatGoesBack) {
   const std::string faults =
-      failing("metrics.forget", 3, "enospc") + "," + failing("undone.move", 1, "eio");
+      failing("metrics.forget", 3, "enospc") + "," + failing("undone.move", 2, "eio");
   const Ended e = end_of(spiking("full", {"--checkpoint.every=1"}), {{"FERRY_FAULT", faults}});
   ASSERT_EQ(e.status, 0) << e.output;
   EXPECT_NE(e.output.find("what the run reports cannot be written"), std::string::npos) << e.output;
   EXPECT_NE(e.output.find("is written again, and all of it"), std::string::npos) << e.output;
-  EXPECT_EQ(times(e.output, "are not set aside yet"), 1u) << e.output;
+  EXPECT_EQ(times(e.output, "are not set aside yet"), 2u) << e.output;
   EXPECT_EQ(times(e.output, "starting again"), 0u) << e.output;
   expect_same(trace("full", kLong), base_, "full");
   const auto losses = [&](const std::string& run) {
@@ -232,6 +258,84 @@ TEST_F(SpikeE2e, AFullDiskEndsNoRunThatGoesBack) {
     return all;
   };
   EXPECT_EQ(losses("full"), losses("base"));
+}
+
+// Moving is tried again before each save, by which there are checkpoints of the same steps that are the run's own.
+TEST_F(SpikeE2e, OnlyWhatIsUndoneIsSetAsideLater) {
+  const std::string run = "later";
+  const std::string said = ran(spiking(run, {"--checkpoint.every=1", "--checkpoint.keep_last=9"}),
+                               {{"FERRY_FAULT", failing("undone.move", 2, "eio")}});
+  EXPECT_EQ(times(said, "are not set aside yet"), 2u) << said;
+  expect_same(trace(run, kLong), base_, run);
+  // When the run goes back and before its next save nothing could be moved: by then that step's is its own.
+  std::vector<std::pair<int, int>> undone;
+  const auto parts = undone_parts();
+  for (size_t n = 0; n < parts.size(); ++n)
+    for (int s = parts[n].first + (n == 0 ? 1 : 0); s < parts[n].second; ++s)
+      undone.emplace_back(static_cast<int>(n) + 1, s);
+  ASSERT_LE(undone.size(), 9u);
+  EXPECT_EQ(aside(run), undone) << said;
+}
+
+// Whoever goes on with such a run knows its own checkpoint from what is undone, which is newer by its step.
+TEST_F(SpikeE2e, WhoeverIsKilledBeforeUndoneOnesAreSetAsideGoesOnFromItsOwn) {
+  const int end = undone_parts().front().second;  // so many saves, and the run goes back
+  const int to = undone_parts().front().first - 1;
+  for (const int more : {0, 1}) {
+    const std::string run = "killed_before" + std::to_string(more);
+    Strings args = {"--checkpoint.every=1", "--checkpoint.keep_last=1", "--worker"};
+    const std::string kill = "step.save:" + std::to_string(end + more) + ":kill";
+    const Ended e = end_of(spiking(run, args),
+                           {{"FERRY_FAULT", failing("undone.move", 3, "eio") + "," + kill}});
+    ASSERT_EQ(e.status, kKilled) << e.output;
+    EXPECT_TRUE(fs::exists(checkpoint(run, end - 1))) << e.output;
+    EXPECT_TRUE(aside(run).empty());
+    args.emplace_back("--resume");
+    const std::string said = ran(spiking(run, args));
+    const int from = more == 0 ? end - 1 : to + 1;
+    EXPECT_NE(said.find("(step " + std::to_string(from) + ")"), std::string::npos) << said;
+    expect_same(trace(run, kLong), base_, run);
+    EXPECT_EQ(aside(run).size(), 1u);
+  }
+}
+
+// What will not change ends no run either, nor does it keep what is to be removed.
+TEST_F(SpikeE2e, WhereNothingCanEverBeSetAsideTheRunGoesOn) {
+  for (const bool file : {false, true}) {
+    const std::string run = file ? "undone_is_a_file" : "undone_is_elsewhere";
+    fs::create_directories(path(run));
+    if (file) write(path(run) + "/undone", "mine");
+    const std::string said = ran(
+        spiking(
+            run,
+            {"--checkpoint.every=1", "--checkpoint.keep_last=2", "--checkpoint.keep_best=false"}),
+        file ? Environment() : Environment{{"FERRY_FAULT", "undone.move:*:erofs"}});
+    EXPECT_GE(times(said, "are not set aside yet"), 2u) << said;
+    EXPECT_EQ(times(said, "starting again"), 0u) << said;
+    expect_same(trace(run, kLong), base_, run);
+    Strings left;
+    for (const auto& entry : fs::directory_iterator(path(run)))
+      if (entry.path().filename().string().starts_with("step-")) left.push_back(entry.path());
+    std::sort(left.begin(), left.end());
+    EXPECT_EQ(left, (Strings{checkpoint(run, kLong - 1), checkpoint(run, kLong)}));
+    if (file) {
+      EXPECT_EQ(read(path(run) + "/undone"), "mine");
+    }
+  }
+}
+
+// The undone one stands in the place of a step that is good by now, and that the disk had no room for.
+TEST_F(SpikeE2e, WhatIsUndoneIsNotGoneBackTo) {
+  const Environment faults = {
+      {"FERRY_FAULT",
+       "spoil.loss:19:eio,spoil.loss:20:eio,spoil.loss:21:eio,spoil.loss:32:eio,spoil.loss:33:eio,"
+       "spoil.loss:34:eio,undone.move:*:eio,file.no_room:4:enospc"}};
+  const Ended e = end_of(ladder("undone_place", {"--checkpoint.every=1000"}), faults);
+  ASSERT_EQ(e.status, 0) << e.output;
+  EXPECT_EQ(times(e.output, "step 20 is not saved"), 1u) << e.output;
+  EXPECT_EQ(times(e.output, "is what was undone, and not set aside yet"), 1u) << e.output;
+  EXPECT_EQ(times(e.output, "back to step 10 "), 2u) << e.output;
+  EXPECT_EQ(times(e.output, "back to step 20 "), 0u) << e.output;
 }
 
 // What was evaluated of undone steps is undone with them.
@@ -309,6 +413,32 @@ TEST_F(SpikeE2e, AnOlderPlaceIsTakenWhereTheLastCannotBeRead) {
       << none.output;
   ran(spiking("none", {"--resume"}));
   expect_same(trace("none", kLong), base_, "none");
+}
+
+// Who is to stop leaves a disk that does not answer to whoever goes on: an older place would be another model.
+TEST_F(SpikeE2e, AStopWhileThePlaceCannotBeReadGoesBackNowhere) {
+  const auto end = static_cast<size_t>(undone_parts().front().second);
+  for (const int ranks : {1, 2}) {
+    const std::string run = "stopped_looking" + std::to_string(ranks);
+    const Strings args = spiking(run, {"--checkpoint.keep_last=9"});
+    {
+      Program p(root_ / "log",
+                ranks == 1 ? args : launched(ranks, args),
+                {{"FERRY_FAULT",
+                  std::string("step.rewind:1:delay5000,step.look") + (ranks == 1 ? "" : "@0") +
+                      ":1:eio"}});
+      ASSERT_TRUE(wait_for([&] { return p.ended() || steps_of(run).size() >= end; })) << p.output();
+      p.signal(SIGTERM);
+      ASSERT_EQ(p.wait(), 0) << p.output();
+      EXPECT_FALSE(p.said("cannot be gone back to")) << p.output();
+      EXPECT_FALSE(p.said("rewind     step ")) << p.output();
+      EXPECT_TRUE(fs::exists(checkpoint(run, static_cast<int>(end)))) << p.output();
+    }
+    Strings again = args;
+    again.emplace_back("--resume");
+    ran(ranks == 1 ? again : launched(ranks, again));
+    expect_same(trace(run, kLong), base_, run);
+  }
 }
 
 // Each rank reads the checkpoint for itself. One that has got something else out of it trains nothing, also where

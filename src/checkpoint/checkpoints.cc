@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -39,6 +40,7 @@ Result<CheckpointInfo> read_document(const std::string& text, const std::string&
   CheckpointInfo info;
   info.step = f.integer("step", 0, INT64_MAX);
   if (f.has("held_out_loss")) info.held_out_loss = f.real("held_out_loss");
+  if (f.has("rewound")) info.rewound = f.integers("rewound", 1, INT64_MAX);
   TRY(problem.done());
   return info;
 }
@@ -89,6 +91,12 @@ tl::unexpected<Status> not_saved(const Status& why, const std::string& folder) {
 std::string checkpoint_path(const std::string& folder, int64_t step) {
   check(step >= 0, "checkpoint: step {}", step);
   return join_path(folder, fmt::format("step-{:0{}}", step, kDigits));
+}
+
+bool is_undone(int64_t step, const std::vector<int64_t>& before, const std::vector<int64_t>& now) {
+  for (size_t i = before.size(); i < now.size(); ++i)
+    if (now[i] < step) return true;
+  return false;
 }
 
 bool is_damage(Code code) {
@@ -146,9 +154,18 @@ Result<CheckpointList> list_checkpoints(const std::string& folder) {
       return tl::unexpected(info.error());
     }
   }
+  std::vector<int64_t> rewound;
+  for (const CheckpointInfo& c : list.complete)
+    if (c.rewound.size() > rewound.size()) rewound = c.rewound;
+  const auto undone = [&](const CheckpointInfo& c) {
+    return is_undone(c.step, c.rewound, rewound);
+  };
+  std::copy_if(list.complete.begin(), list.complete.end(), std::back_inserter(list.undone), undone);
+  std::erase_if(list.complete, undone);
   const auto by_step = [](const auto& a, const auto& b) { return a.step < b.step; };
   std::sort(list.complete.begin(), list.complete.end(), by_step);
   std::sort(list.ignored.begin(), list.ignored.end(), by_step);
+  std::sort(list.undone.begin(), list.undone.end(), by_step);
   return list;
 }
 

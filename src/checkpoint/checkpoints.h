@@ -17,6 +17,7 @@ struct CheckpointInfo {
   int64_t step = 0;
   std::string path;
   std::optional<double> held_out_loss;
+  std::vector<int64_t> rewound = {};  // the steps that its run had gone back to by then, in order
 };
 
 /// A step folder that cannot be resumed from: damaged, cut short, without its state, or not Ferry's.
@@ -29,7 +30,12 @@ struct IgnoredCheckpoint {
 struct CheckpointList {
   std::vector<CheckpointInfo> complete;    // by step, ascending
   std::vector<IgnoredCheckpoint> ignored;  // by step, ascending
+  std::vector<CheckpointInfo> undone;      // likewise: is_undone(), and not set aside yet
 };
+
+/// Whether the run has gone back to before `step` since it saved that, `before` being where it had gone back to until
+/// then, and `now` until now: what lies in the step's place is undone.
+bool is_undone(int64_t step, const std::vector<int64_t>& before, const std::vector<int64_t>& now);
 
 std::string checkpoint_path(const std::string& folder, int64_t step);
 
@@ -47,7 +53,8 @@ Result<CheckpointInfo> inspect_checkpoint(const std::string& path, int64_t step)
 
 /// Complete: checksums.json and every file that it lists, of the listed size, and a state.json that
 /// is unharmed and says the same step. (ModelDir::verify hashes the rest.) Puts back what a killed
-/// replacement left aside. A folder that does not exist is an empty list. Errors: kUnavailable,
+/// replacement left aside. What was undone by the one that has gone back most often is apart. A
+/// folder that does not exist is an empty list. Errors: kUnavailable,
 /// kExhausted: what cannot be read just now is not damaged, and nothing is known about it.
 Result<CheckpointList> list_checkpoints(const std::string& folder);
 

@@ -46,20 +46,27 @@ Result<std::vector<Name>> names_in(const std::string& aside) {
 
 }  // namespace
 
-Result<std::vector<std::string>> set_later_aside(const std::string& folder, int64_t step) {
+Result<std::vector<std::string>> set_aside(const std::string& folder,
+                                           const std::set<int64_t>& steps) {
   std::vector<std::string> moved;
-  TRY_ASSIGN(const std::vector<int64_t> steps, step_folders(folder));
-  if (steps.empty() || steps.back() <= step) return moved;
+  TRY_ASSIGN(std::vector<int64_t> there, step_folders(folder));
+  std::erase_if(there, [&](int64_t step) { return !steps.contains(step); });
+  if (there.empty()) return moved;
   const std::string aside = join_path(folder, kUndoneFolder);
   TRY(make_folders(aside));
-  TRY_ASSIGN(const FolderClaim turn, keep_from_being_replaced(checkpoint_path(folder, step)));
+  TRY_ASSIGN(const FolderClaim turn,
+             keep_from_being_replaced(checkpoint_path(folder, there.front())));
   TRY_ASSIGN(const std::vector<Name> before, names_in(aside));
   const int64_t time = before.empty() ? 1 : before.back().time + 1;
-  for (auto s = steps.rbegin(); s != steps.rend() && *s > step; ++s) {
+  std::reverse(there.begin(), there.end());
+  std::stable_partition(there.begin(), there.end(), [&](int64_t step) {
+    return !inspect_checkpoint(checkpoint_path(folder, step), step);
+  });
+  for (const int64_t step : there) {
     if (const int error = fault_point("undone.move"))
-      return os_error("rename", checkpoint_path(folder, *s), error);
-    moved.push_back(join_path(aside, text_of({.time = time, .step = *s})));
-    TRY(rename_path(checkpoint_path(folder, *s), moved.back()));
+      return os_error("rename", checkpoint_path(folder, step), error);
+    moved.push_back(join_path(aside, text_of({.time = time, .step = step})));
+    TRY(rename_path(checkpoint_path(folder, step), moved.back()));
     TRY(sync_folder(folder));
   }
   return moved;

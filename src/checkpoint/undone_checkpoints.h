@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,10 +16,12 @@ namespace ferry {
 
 constexpr const char* kUndoneFolder = "undone";  // in the run's
 
-/// Moves what stands in the places of checkpoints of later steps than `step` there, whatever it is: also models whose
-/// training state was left out, and what others put beside them. The newest first, so that what is left is what a run
-/// leaves that is killed. Returns where they are. Errors: kUnavailable, kExhausted: some may have been moved.
-Result<std::vector<std::string>> set_later_aside(const std::string& folder, int64_t step);
+/// Moves what stands in the places of these steps' checkpoints there, whatever it is: also models whose training state
+/// was left out, and what others put beside them. Those first that nothing goes on from, then the newest, so that what
+/// is left is what a run leaves that is killed. Returns where they are. Errors: kUnavailable, kExhausted: some may have
+/// been moved.
+Result<std::vector<std::string>> set_aside(const std::string& folder,
+                                           const std::set<int64_t>& steps);
 
 /// Those that are complete, oldest first: by when they were set aside, then by step. Errors: kUnavailable, kExhausted.
 Result<std::vector<CheckpointInfo>> list_undone(const std::string& folder);

@@ -2,6 +2,9 @@
 // the disk; whoever dies or fails on the way.
 #include "checkpoint/undone_checkpoints.h"
 
+#include <algorithm>
+#include <set>
+
 #include "checkpoint/test_support.h"
 
 namespace ferry {
@@ -9,15 +12,26 @@ namespace {
 
 using Steps = std::vector<int64_t>;
 
-void save(const std::string& folder, int64_t step, std::optional<double> loss = {}) {
+void save(const std::string& folder,
+          int64_t step,
+          std::optional<double> loss = {},
+          const Steps& rewound = {}) {
   ModelContents model;
   model.tensors = {{"w", random_tensor({7, 3}, static_cast<uint64_t>(step))}};
   model.texts = {{"config.json", "{}"}};
   TrainingStateContents state;
-  state.document = fmt::format(
-      R"({{"step": {}{}}})", step, loss ? fmt::format(R"(, "held_out_loss": {})", *loss) : "");
+  state.document = fmt::format(R"({{"step": {}{}, "rewound": [{}]}})",
+                               step,
+                               loss ? fmt::format(R"(, "held_out_loss": {})", *loss) : "",
+                               fmt::join(rewound, ", "));
   state.parts.push_back({StatePiece::whole("m", random_tensor({5}, static_cast<uint64_t>(step)))});
   ASSERT_TRUE(save_checkpoint(folder, step, model, state));
+}
+
+/// All of later steps than this one.
+Result<std::vector<std::string>> set_later_aside(const std::string& folder, int64_t step) {
+  const Steps there = *step_folders(folder);
+  return set_aside(folder, {std::upper_bound(there.begin(), there.end(), step), there.end()});
 }
 
 /// Of all that is set aside and whole, every byte of it: "30.1": of step 30, of the first time.
@@ -148,6 +162,43 @@ TEST(UndoneCheckpoints, AreRemovedWholeByWhoeverIsKilledNext) {
       EXPECT_EQ(*list_folder(join_path(folder, kUndoneFolder)), Names{"step-00000030.1"});
     }
   }
+}
+
+Steps steps_of(const std::vector<CheckpointInfo>& list) {
+  Steps steps;
+  for (const CheckpointInfo& c : list) steps.push_back(c.step);
+  return steps;
+}
+
+// Whoever looks into the folder knows them by what later ones say, as long as they cannot be moved.
+TEST(UndoneCheckpoints, AreKnownBeforeTheyAreSetAside) {
+  const std::string folder = fresh_folder("undone_known");
+  for (const int64_t step : {10, 20, 25, 30}) save(folder, step);
+  EXPECT_EQ(newest_checkpoint(folder)->step, 30) << "nothing says more yet";
+  save(folder, 22, {}, {20});
+  EXPECT_EQ(steps_of(list_checkpoints(folder)->complete), (Steps{10, 20, 22}));
+  EXPECT_EQ(steps_of(list_checkpoints(folder)->undone), (Steps{25, 30}));
+  // To before that, and to behind it: what lies between was undone by the former.
+  save(folder, 40, {}, {20, 10, 30});
+  EXPECT_EQ(steps_of(list_checkpoints(folder)->complete), (Steps{10, 40}));
+  EXPECT_EQ(steps_of(list_checkpoints(folder)->undone), (Steps{20, 22, 25, 30}));
+  ASSERT_TRUE(prune_checkpoints(folder, {.keep_last = 1, .keep_best = 0}));
+  EXPECT_EQ(*step_folders(folder), (Steps{20, 22, 25, 30, 40})) << "not the run's to remove";
+  ASSERT_TRUE(set_aside(folder, {20, 25, 30, 35}));
+  EXPECT_EQ(*step_folders(folder), (Steps{22, 40}));
+  EXPECT_EQ(aside(folder), (Names{"20.1", "25.1", "30.1"}));
+}
+
+// What a run could not go on from must not be left without a newer one that it can.
+TEST(UndoneCheckpoints, ThatNothingGoesOnFromAreMovedFirst) {
+  const std::string folder = fresh_folder("undone_order");
+  for (const int64_t step : {10, 20, 30, 40, 50}) save(folder, step);
+  for (const int64_t step : {20, 40})
+    ASSERT_TRUE(remove_tree(join_path(checkpoint_path(folder, step), "state")));
+  arm_faults("undone.move:4:eio");
+  EXPECT_FALSE(set_later_aside(folder, 10));
+  arm_faults("");
+  EXPECT_EQ(*step_folders(folder), (Steps{10, 30}));
 }
 
 // A disk that does not answer says nothing of what is set aside.

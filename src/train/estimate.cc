@@ -228,7 +228,10 @@ Result<void> check_still_fits(const Estimate& e,
   const int64_t undone = s.train.rewind_every > 0 ? count_undone(s.checkpoint.dir) : 0;
   const auto one = static_cast<double>(checkpoint.model_bytes + checkpoint.state_bytes);
   rest.disk_bytes = std::max(
-      one, rest.disk_bytes - static_cast<double>(std::ssize(there.complete) + undone) * one);
+      one,
+      rest.disk_bytes -
+          static_cast<double>(std::ssize(there.complete) + std::ssize(there.undone) + undone) *
+              one);
   TRY_ASSIGN(const uint64_t disk, free_disk_bytes(s.checkpoint.dir));
   TRY(check_fits(rest, s, memory_available(device), memory_available(), disk));
   return check_file_limit(std::max(std::min(checkpoint.model_bytes, ModelContents{}.shard_bytes),

@@ -76,7 +76,7 @@ TEST(Estimate, WhatIsSetAsideIsThereForRunsThatGoBackAlone) {
     state.parts.push_back({StatePiece::whole("m", random_tensor({5}, 1))});
     ASSERT_TRUE(save_checkpoint(settings.checkpoint.dir, step, model, state));
   }
-  ASSERT_TRUE(set_later_aside(settings.checkpoint.dir, 0));
+  ASSERT_TRUE(set_aside(settings.checkpoint.dir, {10, 20}));
   // Checkpoints of half of what is free: without two that are there three of them do not fit.
   const uint64_t half = *free_disk_bytes(settings.checkpoint.dir) / 2;
   const Estimate e{.disk_bytes = 3 * static_cast<double>(half)};

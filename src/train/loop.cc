@@ -353,7 +353,7 @@ Result<void> TrainingRun::save(bool last) {
         settings_.checkpoint.dir, *folder_, *metrics_, [this](const std::string& text) {
           progress_->note(text);
         }));
-    if (undone_after_) set_undone_aside(*undone_after_);
+    if (state_.rewinds.count > 0) set_undone_aside();
     std::function<bool()> keep_waiting;
     if (last) keep_waiting = [this] { return !told_to_stop(); };
     TRY_ASSIGN(const Saved saved,
@@ -373,6 +373,7 @@ Result<void> TrainingRun::save(bool last) {
   saved_step_ = state_.step;
   saved_figure_ = state_.held_out_loss.has_value();
   damaged_.erase(state_.step);
+  undone_.erase(state_.step);  // it is the run's again
   return {};
 }
 

@@ -267,6 +267,8 @@ Result<Beginning> begin_run(const Settings& settings,
   beats.begin(Work::kLoading);
   TRY_ASSIGN(const CheckpointList list, list_checkpoints(folder));
   for (const IgnoredCheckpoint& i : list.ignored) say("ignored    " + i.why);
+  for (const CheckpointInfo& c : list.undone)
+    say("ignored    " + c.path + ": was undone, and is to be set aside yet");
   if (!resume && !list.complete.empty())
     return fail(Code::kInvalidInput,
                 "{}: holds a run that got to step {}; go on with it by --resume, or choose another "

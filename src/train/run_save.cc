@@ -58,8 +58,6 @@ Result<void> prune(const RunState& state, const Settings& settings) {
   const std::string& folder = settings.checkpoint.dir;
   KeepRules keep = rules_of(settings);
   TRY_ASSIGN(const CheckpointList there, list_checkpoints(folder));
-  // What could not be set aside yet would be taken for the newest.
-  if (!there.complete.empty() && there.complete.back().step > state.step) return {};
   std::vector<int64_t> steps;
   for (const CheckpointInfo& c : there.complete) steps.push_back(c.step);
   if (settings.train.rewind_every > 0)

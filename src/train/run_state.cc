@@ -78,6 +78,7 @@ void put(nlohmann::ordered_json& document, const Rewinds& r) {
   document["rewound_furthest"] = r.furthest;
   document["rewinds_there"] = r.there;
   document["skipped_tokens"] = r.skipped_tokens;
+  document["rewound"] = r.places;
 }
 
 Spike read_spike(JsonFields& f, int64_t step) {
@@ -97,6 +98,7 @@ Rewinds read_rewinds(JsonFields& f, int64_t step) {
   r.furthest = f.integer("rewound_furthest", r.to, kRunTokensMax, r.to);
   r.there = f.integer("rewinds_there", 1, r.count);
   r.skipped_tokens = f.integer("skipped_tokens", 0, kRunTokensMax);
+  if (f.has("rewound")) r.places = f.integers("rewound", 1, kRunTokensMax);
   return r;
 }
 

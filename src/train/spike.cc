@@ -47,11 +47,14 @@ bool has_gone_back_enough(const Rewinds& rewinds, int64_t to, const TrainSetting
 
 Rewinds after_going_back(const Rewinds& before, int64_t to, int64_t taken) {
   const bool further = to > before.furthest;
-  return {.count = before.count + 1,
-          .to = to,
-          .furthest = further ? to : before.furthest,
-          .there = further ? 1 : before.there + 1,
-          .skipped_tokens = before.skipped_tokens + taken};
+  Rewinds after{.count = before.count + 1,
+                .to = to,
+                .furthest = further ? to : before.furthest,
+                .there = further ? 1 : before.there + 1,
+                .skipped_tokens = before.skipped_tokens + taken,
+                .places = before.places};
+  after.places.push_back(to);
+  return after;
 }
 
 }  // namespace ferry

@@ -32,6 +32,8 @@ struct Rewinds {
   int64_t furthest = 0;        // the latest step that it ever went back to
   int64_t there = 0;           // how often to that one or to one before it: in vain, so far
   int64_t skipped_tokens = 0;  // of the stream: those of the steps that were undone
+  std::vector<int64_t> places =
+      {};  // all that it went back to, in order (checkpoint/checkpoints.h, is_undone())
   bool operator==(const Rewinds&) const = default;
 };
 

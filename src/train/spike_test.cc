@@ -92,13 +92,13 @@ TEST(Spike, WhatItMayBeGoneBackToIsKept) {
 
 TEST(Rewinds, AreCountedInAllAndWithoutAPlaceFurtherOn) {
   Rewinds r = after_going_back({}, 20, 700);
-  EXPECT_EQ(r, (Rewinds{1, 20, 20, 1, 700}));
+  EXPECT_EQ(r, (Rewinds{1, 20, 20, 1, 700, {20}}));
   r = after_going_back(r, 20, 300);
-  EXPECT_EQ(r, (Rewinds{2, 20, 20, 2, 1000}));
+  EXPECT_EQ(r, (Rewinds{2, 20, 20, 2, 1000, {20, 20}}));
   r = after_going_back(r, 40, 200);
-  EXPECT_EQ(r, (Rewinds{3, 40, 40, 1, 1200}));
+  EXPECT_EQ(r, (Rewinds{3, 40, 40, 1, 1200, {20, 20, 40}}));
   r = after_going_back(r, 10, 100);
-  EXPECT_EQ(r, (Rewinds{4, 10, 40, 2, 1300}));
+  EXPECT_EQ(r, (Rewinds{4, 10, 40, 2, 1300, {20, 20, 40, 10}}));
 }
 
 // Whatever the places are in turn: with P places there are at most P times train.rewinds of them.

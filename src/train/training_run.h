@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -114,13 +115,14 @@ class TrainingRun {
   // From a loss spike.
   Result<void> go_back_if_due();
   int64_t place_in_data() const;
-  Result<int64_t> agreed_place();
+  Result<std::optional<int64_t>> agreed_place();
   std::vector<int64_t> all_say(int64_t mine, size_t round);
   Result<void> look_at_place(const std::string& path, int64_t step);
   Result<void> go_back(int64_t to);
   Result<void> compare_what_was_read();
   void flip_restored();
-  void set_undone_aside(int64_t after);
+  void name_undone(int64_t after);
+  void set_undone_aside();
   Result<void> go_back_with_others(std::vector<RankWord>& words);
   // With the successor of a rank that is gone.
   Result<void> take_place();
@@ -200,9 +202,9 @@ class TrainingRun {
   std::optional<double> last_loss_;
   Refusals refusals_;
   // Of going back from a loss spike; a process that follows finds it out for itself.
-  std::map<int64_t, Status> damaged_;    // checkpoints that it would have been to
-  int64_t told_of_no_place_ = 0;         // Spike::since
-  std::optional<int64_t> undone_after_;  // checkpoints of later steps could not be set aside yet
+  std::map<int64_t, Status> damaged_;  // checkpoints that it would have been to
+  int64_t told_of_no_place_ = 0;       // Spike::since
+  std::set<int64_t> undone_;           // whose checkpoints are not set aside yet
   int64_t agreements_ = 0;
   bool stop_agreed_ = false;
 };

@@ -87,7 +87,10 @@ Result<void> TrainingRun::settle() {
   give_untrained(plan);
   take_carried(plan);
   TRY(adopt(plan, words));
-  if (fresh() && first() && state_.rewinds.count > 0) set_undone_aside(state_.step);
+  if (fresh() && first() && state_.rewinds.count > 0) {
+    name_undone(state_.step);
+    set_undone_aside();
+  }
   agree_again();
   if (guard_) guard_->wrote();
   // Only when all are there is a successor somebody to hear of the step from: until then another loss makes it begin

@@ -5,6 +5,7 @@
 // checkpoint trains the same steps again, meets the same spike, and goes back to the same place.
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,16 +30,24 @@ constexpr int kTries = 3;
 constexpr double kPauseS = 1;
 
 /// What a rank says of a checkpoint that the run would go back to.
-enum class Sight : int64_t { kWhole, kDamaged, kUnreadable };
+/// One that is told to stop does not wait for a disk that may answer the next moment.
+enum class Sight : int64_t { kWhole, kDamaged, kUnreadable, kStopping };
 
 /// Every byte of it, before anything is changed.
-Result<void> check_place(const std::string& path, int64_t step, const RunData& data) {
+Result<void> check_place(const std::string& path,
+                         int64_t step,
+                         const RunData& data,
+                         const Rewinds& rewinds) {
   TRY_ASSIGN(Checksums sums, Checksums::open(path));
   TRY(sums.check_all());
   TRY_ASSIGN(const Resumed there,
              read_run({.step = step, .path = path, .held_out_loss = {}}, data));
-  if (there.state.step == step) return {};
-  return fail(Code::kCorrupt, "{}: is of step {}; was the folder renamed?", path, there.state.step);
+  if (there.state.step != step)
+    return fail(
+        Code::kCorrupt, "{}: is of step {}; was the folder renamed?", path, there.state.step);
+  if (is_undone(step, there.state.rewinds.places, rewinds.places))
+    return fail(Code::kNotFound, "{}: is what was undone, and not set aside yet", path);
+  return {};
 }
 
 }  // namespace
@@ -47,7 +56,10 @@ Result<void> check_place(const std::string& path, int64_t step, const RunData& d
 Result<void> TrainingRun::go_back_if_due() {
   if (!goes_back(state_.spike, state_.step, settings_.train)) return {};
   const bool any = before_spike(state_.spike, state_.step, settings_.train) > 0;
-  TRY_ASSIGN(const int64_t to, any ? agreed_place() : Result<int64_t>(0));
+  TRY_ASSIGN(const std::optional<int64_t> found,
+             any ? agreed_place() : Result<std::optional<int64_t>>(0));
+  if (!found) return {};  // whoever goes on with the run goes back
+  const int64_t to = *found;
   const int64_t lasted = state_.step - state_.spike.since + 1;
   if (to == 0) {
     const bool told = std::exchange(told_of_no_place_, state_.spike.since) == state_.spike.since;
@@ -84,8 +96,9 @@ int64_t TrainingRun::place_in_data() const {
   return of_pairs() ? state_.position : state_.tokens + state_.rewinds.skipped_tokens;
 }
 
-/// Of the checkpoints that rank 0 sees, the first one that every rank can read. 0: there is none.
-Result<int64_t> TrainingRun::agreed_place() {
+/// Of the checkpoints that rank 0 sees, the first one that every rank can read. 0: there is none; nothing: some
+/// rank is to stop, and does not know.
+Result<std::optional<int64_t>> TrainingRun::agreed_place() {
   std::vector<int64_t> places;
   if (first()) {
     // What lies there may be another run's by now.
@@ -113,6 +126,7 @@ Result<int64_t> TrainingRun::agreed_place() {
     const Result<void> mine = look_at_place(path, step);
     const Sight sight = mine                           ? Sight::kWhole
                         : is_damage(mine.error().code) ? Sight::kDamaged
+                        : told_to_stop()               ? Sight::kStopping
                                                        : Sight::kUnreadable;
     const std::vector<int64_t> sights = all_say(static_cast<int64_t>(sight), 2 * n + 1);
     const auto worst = std::max_element(sights.begin(), sights.end());
@@ -120,6 +134,7 @@ Result<int64_t> TrainingRun::agreed_place() {
       static_cast<void>(fault_point("step.rewound"));
       return step;
     }
+    if (static_cast<Sight>(*worst) == Sight::kStopping) return std::nullopt;
     const std::string why =
         mine ? fmt::format("{}: rank {} cannot read it", path, worst - sights.begin())
              : mine.error().message;
@@ -128,7 +143,7 @@ Result<int64_t> TrainingRun::agreed_place() {
       progress_->note(fmt::format(
           "warning    step {} cannot be gone back to: {}; an older one is looked for", step, why));
   }
-  if (unreadable.empty()) return 0;
+  if (unreadable.empty()) return std::optional<int64_t>(0);
   // It may be there when a worker that follows comes to the same spike.
   return fail(Code::kUnavailable, "{}; and no older checkpoint can be gone back to", unreadable);
 }
@@ -156,7 +171,7 @@ Result<void> TrainingRun::look_at_place(const std::string& path, int64_t step) {
   for (int tries = 1;; ++tries) {
     const int error = fault_point("step.look");
     Result<void> whole =
-        error != 0 ? os_error("read", path, error) : check_place(path, step, data_);
+        error != 0 ? os_error("read", path, error) : check_place(path, step, data_, state_.rewinds);
     if (whole) return whole;
     if (is_damage(whole.error().code)) damaged_.emplace(step, whole.error());
     if (is_damage(whole.error().code) || tries == kTries || told_to_stop()) return whole;
@@ -217,7 +232,8 @@ Result<void> TrainingRun::go_back(int64_t to) {
         "before chose",
         to + 2,
         to + 1 + n));
-  set_undone_aside(to);
+  name_undone(to);
+  set_undone_aside();
   if (metrics_) tell(metrics_->go_back(to, clock_));
   return {};
 }
@@ -238,13 +254,26 @@ void TrainingRun::flip_restored() {
   flip_point_in("flip.restored", values);
 }
 
-/// Checkpoints of later steps than this one, which are undone: rank 0's to do, also if it has taken the place of one
-/// that was to. A disk that does not let it ends no run: it is tried again before the next save.
-void TrainingRun::set_undone_aside(int64_t after) {
+/// What lies in the places of later steps is undone, whatever it is. Once, before the run saves any such step again.
+void TrainingRun::name_undone(int64_t after) {
+  const Result<std::vector<int64_t>> there = step_folders(settings_.checkpoint.dir);
+  if (!there) return;  // set_undone_aside() tells that, and finds those that are whole
+  undone_.insert(std::upper_bound(there->begin(), there->end(), after), there->end());
+}
+
+/// Also those that say themselves that they are undone: whoever follows this process finds them by that. Rank 0's to
+/// do. A disk that does not let it ends no run: it is tried again before the next save.
+void TrainingRun::set_undone_aside() {
   const std::string& folder = settings_.checkpoint.dir;
-  const Result<std::vector<std::string>> moved = set_later_aside(folder, after);
-  undone_after_.reset();
-  if (!moved) undone_after_ = after;
+  const auto move = [&]() -> Result<std::vector<std::string>> {
+    TRY_ASSIGN(const CheckpointList there, list_checkpoints(folder));
+    for (const auto& list : {there.complete, there.undone})
+      for (const CheckpointInfo& c : list)
+        if (is_undone(c.step, c.rewound, state_.rewinds.places)) undone_.insert(c.step);
+    return set_aside(folder, undone_);
+  };
+  const Result<std::vector<std::string>> moved = move();
+  if (moved) undone_.clear();
   if (!moved)
     progress_->note(
         fmt::format("warning    checkpoints of steps that are undone are not set aside yet: {}",
