@@ -2,6 +2,8 @@
 // the disk; whoever dies or fails on the way.
 #include "checkpoint/undone_checkpoints.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <set>
 
