@@ -253,7 +253,9 @@ TEST(ThisDevice, ProductsAreTheModelsOfItsArchitecture) {
     if (is.find("sm_80,") != std::string::npos) return try_shapes(kAmpere);
     return std::string(kNone) + is;
   });
-  if (said.starts_with(kNone)) GTEST_SKIP() << said;
+  // Software NVIDIA is always one of the two: there a missing model is a failure.
+  const bool software = said.find("software NVIDIA") != std::string::npos;
+  if (said.starts_with(kNone) && !software) GTEST_SKIP() << said;
   EXPECT_EQ(said, "");
 }
 

@@ -28,6 +28,11 @@ check sound 0 --tests "$tests" --only add --patience 20
 holds sound '"software NVIDIA" in j["device"] and "tensor cores" in j["device"]'
 holds sound 'j["conformance_failures"] == 0 and j["specs_failed"] == 0 and j["wrong"] == []'
 holds sound 'all(j[name] is None for name in ("sanitizer_findings", "train_ratio", "decode_of_bandwidth", "mfu"))'
+# What was trained was also judged, and nothing of it was left out.
+for step in facts conformance specs train verify; do
+  grep -q "^$step  *done\$" "$top/sound.said" || { cat "$top/sound.said"; echo "sound: $step was not done"; exit 1; }
+done
+[ -s "$top/sound/revision.txt" ] || { echo "sound: nothing says which source it was"; exit 1; }
 tar -tzf "$top/sound.tar.gz" | grep 'sound/specs.json$' || { echo "the archive has not what the doctor found"; exit 1; }
 
 # A sum that is cut in place of rounded: the doctor finds it in add.

@@ -66,6 +66,7 @@ report() {
 running=''  # the process of the step at hand
 stopped() {
   if [ -n "$running" ]; then
+    # It may have ended just now, and how it ends says nothing any more: it is told as stopped.
     kill -TERM "$running" 2>/dev/null || true
     wait "$running" 2>/dev/null || true
     printf '%s\t%s\t%s\n' "$name" stopped 'a signal' >>"$folder/steps.tsv"
@@ -97,7 +98,7 @@ step() {
 }
 skipped() { printf '%s\tskipped\t%s\n' "$1" "$2" >>"$folder/steps.tsv"; }
 
-git describe --always --dirty >"$folder/revision.txt" 2>/dev/null || true
+git describe --always --dirty >"$folder/revision.txt" 2>&1 || echo 'no git checkout' >>"$folder/revision.txt"
 # No more than that: its long report names the card's serial number and whoever else uses it.
 if command -v nvidia-smi >/dev/null; then
   step smi 10 nvidia-smi --format=csv \
@@ -124,7 +125,8 @@ small=()
   --train.evaluate_tokens=16)
 step train 80 tools/tiny_model.sh "$ferry" "$folder/model" --device "$device" --train.compute=bf16 --train.steps=20 \
   --train.evaluate_every=20 --checkpoint.every=20 "${small[@]}"
-trained=$(tail -n 1 "$folder/train.txt" 2>/dev/null || true)
+trained=''
+[ ! -e "$folder/train.txt" ] || trained=$(tail -n 1 "$folder/train.txt")
 if [ -d "$trained" ]; then
   step verify 40 "$ferry" verify "$trained" --device "$device" --no-remember --json
 else
